@@ -1,0 +1,1 @@
+"""The array store for detrending wide-field CCD surveys: raw ZTF exposures as one Zarr cube."""

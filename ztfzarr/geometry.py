@@ -1,0 +1,171 @@
+"""The camera: labels, read-out order, orientation on the sky, LEDs, filters, nights and epochs.
+
+Everything here is a fact about ZTF's mosaic camera. Arrays keep the orientation stored in the FITS
+files; the functions below say how that relates to the read-out and to the sky.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+CCDS: Final = tuple(range(1, 17))
+QUADRANTS: Final = (1, 2, 3, 4)
+IMAGES: Final = tuple(range(1, 9))  # FITS extensions: 1-4 quadrants, 5-8 their overscans
+N_HDU: Final = 9
+
+FULL_SHAPE: Final = (3080, 3072)  # rows, columns of a quadrant
+FULL_OVERSCAN: Final = 30  # columns
+
+PIXEL_SCALE: Final = 1.012  # arcsec
+
+# Gaps between CCDs in pixels; sources differ by up to 30.
+GAP_X: Final = 488
+GAP_Y: Final = 672
+
+# Columns are read from the stored end that is nearest the amplifier, rows likewise.
+FIRST_READ_COLUMN_LAST: Final = frozenset({2, 3})
+FIRST_READ_ROW_LAST: Final = frozenset({3, 4})
+
+# CCDs as they lie on the sky, north up and east right, top row first; quadrants within a CCD likewise.
+FOCAL_PLANE: Final = ((16, 15, 14, 13), (12, 11, 10, 9), (8, 7, 6, 5), (4, 3, 2, 1))
+CCD_LAYOUT: Final = ((2, 1), (3, 4))
+
+FILTER_IDS: Final = {1: "zg", 2: "zr", 3: "zi"}
+LED_FILTERS: Final = {led: "zg" for led in (2, 3, 4, 5)} | {
+    led: "zr" for led in (7, 8, 9, 10)
+} | {led: "zi" for led in (11, 12, 13)}  # fmt: skip
+
+IMAGE_TYPES: Final = {"b": "bias", "f": "flat", "o": "object"}
+OTHER_KINDS: Final = frozenset("dtpceigsxn")
+
+# First UTC day on which each linearity table holds (camera team's tables of 2018-03, 2019-10, 2020-04).
+LINEARITY_EPOCHS: Final = {
+    "201803": np.datetime64("1970-01-01", "D"),
+    "201910": np.datetime64("2019-10-23", "D"),
+    "202004": np.datetime64("2020-04-28", "D"),
+}
+# First UTC day with the read-out that leaves deferred charge, one day before the linearity epoch changes.
+POCKET_START: Final = np.datetime64("2019-10-22", "D")
+
+# Local noon at Palomar is 19:47 UTC: a night runs from one to the next and is named by the UTC date it ends on.
+NOON_TO_MIDNIGHT: Final = np.timedelta64(4 * 60 + 13, "m")
+
+Pixel = TypeVar("Pixel", bound=np.generic)
+
+
+def rcid(ccd: int, quadrant: int) -> int:
+    """Return the read-out channel number 0-63 of a quadrant: ``4 (ccd - 1) + quadrant - 1``."""
+    if ccd not in CCDS or quadrant not in QUADRANTS:
+        raise ValueError(f"no read-out channel ccd {ccd}, quadrant {quadrant}: expected 1-16 and 1-4")
+    return 4 * (ccd - 1) + quadrant - 1
+
+
+def in_read_order(image: NDArray[Pixel], quadrant: int) -> NDArray[Pixel]:
+    """View a stored quadrant or overscan with its first-read pixel at [..., 0, 0].
+
+    Parameters
+    ----------
+    image : (..., y, x)
+        As stored. The view of a view is the stored image again: the function is its own inverse.
+    quadrant : int
+        1-4.
+
+    Returns
+    -------
+    (..., y, x)
+        A view; rows and columns in the order in which the amplifier reads them.
+    """
+    if quadrant not in QUADRANTS:
+        raise ValueError(f"no quadrant {quadrant}: expected 1-4")
+    rows = slice(None, None, -1) if quadrant in FIRST_READ_ROW_LAST else slice(None)
+    columns = slice(None, None, -1) if quadrant in FIRST_READ_COLUMN_LAST else slice(None)
+    return image[..., rows, columns]
+
+
+def stored_columns(quadrant: int, first: int, stop: int, width: int) -> slice:
+    """Return the stored columns of the read-order range [first, stop) of a row of ``width`` pixels.
+
+    Parameters
+    ----------
+    quadrant : int
+        1-4.
+    first, stop : int
+        Columns counted from the first read, 0-based, ``0 <= first < stop <= width``.
+    width : int
+        Number of columns stored.
+
+    Returns
+    -------
+    slice
+        Ascending stored columns; the first read is the last of them in quadrants 2 and 3.
+    """
+    if quadrant not in QUADRANTS or not 0 <= first < stop <= width:
+        raise ValueError(f"columns [{first}, {stop}) of quadrant {quadrant}: expected within [0, {width})")
+    if quadrant in FIRST_READ_COLUMN_LAST:
+        return slice(width - stop, width - first)
+    return slice(first, stop)
+
+
+def on_sky(image: NDArray[Pixel]) -> NDArray[Pixel]:
+    """View a stored quadrant north up, **east right** (mirrored against a chart). Its own inverse.
+
+    Parameters
+    ----------
+    image : (..., y, x)
+        As stored; row 0 is the top of the result.
+    """
+    return image[..., ::-1, ::-1]
+
+
+def ccd_on_sky(quadrants: NDArray[Pixel]) -> NDArray[Pixel]:
+    """Join the four stored quadrants of a CCD north up, east right: q2 q1 over q3 q4.
+
+    Parameters
+    ----------
+    quadrants : (4, y, x)
+        As stored, in the order of their labels.
+
+    Returns
+    -------
+    (2 y, 2 x)
+        Row 0 is the northern edge.
+    """
+    return np.block([[on_sky(quadrants[q - 1]) for q in row] for row in CCD_LAYOUT])
+
+
+def night_of(time: NDArray[np.datetime64]) -> NDArray[np.int32]:
+    """Name the night of each UTC time, as the integer YYYYMMDD.
+
+    Notes
+    -----
+    night = UTC date of (time + 4 h 13 m), local noon to noon: it keeps together calibrations taken
+    around sunset (23:45-02:00 UTC), and equals the UTC date from 00:00 to 19:47 UTC.
+    """
+    day = (np.asarray(time, "datetime64[us]") + NOON_TO_MIDNIGHT).astype("datetime64[D]")
+    month = day.astype("datetime64[M]")
+    year = day.astype("datetime64[Y]")
+    y = year.astype(np.int64) + 1970
+    m = (month - year.astype("datetime64[M]")).astype(np.int64) + 1
+    d = (day - month.astype("datetime64[D]")).astype(np.int64) + 1
+    return np.asarray(y * 10000 + m * 100 + d, np.int32)
+
+
+def linearity_epoch(time: np.datetime64) -> str:
+    """Name the linearity table that holds at a UTC time: "201803", "201910" or "202004"."""
+    return [name for name, first in LINEARITY_EPOCHS.items() if first <= time][-1]
+
+
+def filefracday_time(exposure: int) -> np.datetime64:
+    """Return the UTC time written in an exposure's number YYYYMMDDFFFFFF (day and fraction x 10^6).
+
+    Raises
+    ------
+    ValueError
+        If the first eight digits are no date.
+    """
+    text = f"{exposure:014d}"
+    day = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:8]}", "us")
+    return day + np.timedelta64(int(text[8:]) * 86_400, "us")
