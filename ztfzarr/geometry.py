@@ -34,9 +34,11 @@ FOCAL_PLANE: Final = ((16, 15, 14, 13), (12, 11, 10, 9), (8, 7, 6, 5), (4, 3, 2,
 CCD_LAYOUT: Final = ((2, 1), (3, 4))
 
 FILTER_IDS: Final = {1: "zg", 2: "zr", 3: "zi"}
-LED_FILTERS: Final = {led: "zg" for led in (2, 3, 4, 5)} | {
-    led: "zr" for led in (7, 8, 9, 10)
-} | {led: "zi" for led in (11, 12, 13)}  # fmt: skip
+LED_FILTERS: Final = {
+    **dict.fromkeys((2, 3, 4, 5), "zg"),
+    **dict.fromkeys((7, 8, 9, 10), "zr"),
+    **dict.fromkeys((11, 12, 13), "zi"),
+}
 
 IMAGE_TYPES: Final = {"b": "bias", "f": "flat", "o": "object"}
 OTHER_KINDS: Final = frozenset("dtpceigsxn")
@@ -50,7 +52,7 @@ LINEARITY_EPOCHS: Final = {
 # First UTC day with the read-out that leaves deferred charge, one day before the linearity epoch changes.
 POCKET_START: Final = np.datetime64("2019-10-22", "D")
 
-# Local noon at Palomar is 19:47 UTC: a night runs from one to the next and is named by the UTC date it ends on.
+# Local noon at Palomar is 19:47 UTC: a night runs from one to the next, named by the UTC date it ends on.
 NOON_TO_MIDNIGHT: Final = np.timedelta64(4 * 60 + 13, "m")
 
 Pixel = TypeVar("Pixel", bound=np.generic)

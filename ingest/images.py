@@ -1,0 +1,209 @@
+"""The pixels of one image extension, as the integers that the FITS file holds.
+
+Row tiles under RICE or GZIP and integer images keep their integers, with a scale and zero a row. Every
+other form is decoded by astropy and kept as float32 bits: exact, larger, rare.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from ztfzarr.errors import RefusedError
+from ztfzarr.ingest.hdus import Hdu
+from ztfzarr.ingest.tiles import Tiles, read_tiles, row_tiles
+from ztfzarr.kernels.dither import ABSENT, EXACT_ZERO, N_RANDOM, NULL_ASTROPY, NULL_CFITSIO
+
+EXACT_FLOAT32: Final = 2**24  # integers up to here are exact in float32
+LARGEST_IMAGE: Final = 2**28  # pixels; a ZTF quadrant has 2^23.2
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image as stored in the cube.
+
+    ``integers`` (y, x) int32; ``zscale``, ``zzero`` (y,) float64, scale 0 where the integers are float32
+    bits; ``zdither`` 0 none, +n SUBTRACTIVE_DITHER_1, -n SUBTRACTIVE_DITHER_2 with ZDITHER0 = n.
+    """
+
+    integers: NDArray[np.int32]
+    zscale: NDArray[np.float64]
+    zzero: NDArray[np.float64]
+    zdither: int
+
+
+def is_compressed(hdu: Hdu) -> bool:
+    """Say whether an extension is a tile-compressed image."""
+    return hdu.value("XTENSION") == "BINTABLE" and hdu.value("ZIMAGE") is True
+
+
+def image_shape(hdu: Hdu) -> tuple[int, int]:
+    """Return the rows and columns of an image extension, from its header.
+
+    Raises
+    ------
+    RefusedError
+        If the extension is no image of two dimensions, or of a size that no CCD has.
+    """
+    prefix = "Z" if is_compressed(hdu) else ""
+    if not prefix and hdu.value("XTENSION") != "IMAGE":
+        raise RefusedError(f"HDU {hdu.index}: XTENSION = {hdu.value('XTENSION')!r}, expected an image")
+    naxis = hdu.integer(f"{prefix}NAXIS")
+    if naxis != 2:
+        raise RefusedError(f"HDU {hdu.index}: an image of {naxis} dimensions, expected 2")
+    ny, nx = hdu.integer(f"{prefix}NAXIS2"), hdu.integer(f"{prefix}NAXIS1")
+    if ny < 1 or nx < 1 or ny * nx > LARGEST_IMAGE:
+        raise RefusedError(f"HDU {hdu.index}: an image of {ny} x {nx} pixels, expected at most 2^28")
+    return ny, nx
+
+
+def read_image(hdu: Hdu, content: memoryview) -> StoredImage:
+    """Read the image of an extension as the integers it holds.
+
+    Parameters
+    ----------
+    hdu : Hdu
+        An image extension of the file.
+    content : memoryview
+        The whole file.
+
+    Raises
+    ------
+    RefusedError
+        If a tile does not decode, or the pixels are not exact in float32.
+    """
+    image = _tiled(hdu, content) if is_compressed(hdu) else _plain(hdu, content)
+    return image if image is not None else _decoded_by_astropy(hdu, content)
+
+
+def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
+    """Read row tiles; None for the forms left to astropy."""
+    bitpix = hdu.integer("ZBITPIX")
+    shape = image_shape(hdu)
+    tiles = row_tiles(hdu, content, shape)
+    if tiles is None or bitpix not in (8, 16, 32, -32):
+        return None
+    integers, lossless = read_tiles(hdu, tiles, content, shape, bitpix)
+    if bitpix > 0:
+        return _scaled_integers(hdu, integers, bitpix)
+    if (hdu.value("BSCALE", 1), hdu.value("BZERO", 0)) != (1, 0):
+        return None
+    zscale, zzero = tiles.scale_and_zero(hdu)
+    zscale[lossless], zzero[lossless] = 0.0, 0.0
+    zdither = _zdither(hdu)
+    quantised = ~lossless
+    if zdither is None or not _decodes_alike(hdu, tiles, integers[quantised], zscale[quantised], zdither):
+        return None
+    return StoredImage(integers, zscale, zzero, zdither)
+
+
+def _zdither(hdu: Hdu) -> int | None:
+    """Return the dither of an image as the cube stores it; None if it is none that the standard knows."""
+    sign = {"SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": -1, "NO_DITHER": 0, "NONE": 0}
+    method = sign.get(str(hdu.value("ZQUANTIZ", "NO_DITHER")).strip())
+    if method == 0 or method is None:
+        return method
+    seed = hdu.integer("ZDITHER0", 0)
+    return method * seed if 1 <= seed <= N_RANDOM else None
+
+
+def _decodes_alike(
+    hdu: Hdu, tiles: Tiles, integers: NDArray[np.int32], zscale: NDArray[np.float64], zdither: int
+) -> bool:
+    """Say whether our decoding gives quantised rows the values that the file's own keywords give them.
+
+    Our special values are fixed. They are the file's in all that CFITSIO and astropy write; a file where
+    one of them is an ordinary pixel, or with another ZBLANK, goes through astropy.
+    """
+    if not integers.size:
+        return True
+    blank = hdu.value("ZBLANK")
+    if tiles.has_zblank_column or not np.all(np.isfinite(zscale) & (zscale != 0)):
+        return False
+    special = {NULL_CFITSIO, NULL_ASTROPY, ABSENT} - {blank}
+    if blank not in (None, NULL_CFITSIO, NULL_ASTROPY):
+        special.add(blank)
+    lowest = integers.min() if integers.size else 0
+    candidates = [v for v in special if v > EXACT_ZERO or lowest <= EXACT_ZERO]
+    return not any(np.any(integers == v) for v in candidates)
+
+
+def _plain(hdu: Hdu, content: memoryview) -> StoredImage | None:
+    """Read an uncompressed image; None for the forms left to astropy."""
+    bitpix = hdu.integer("BITPIX")
+    shape = image_shape(hdu)
+    if bitpix not in (8, 16, 32, -32):
+        return None
+    stored = {8: "u1", 16: ">i2", 32: ">i4", -32: ">i4"}[bitpix]
+    pixels = np.frombuffer(content, stored, shape[0] * shape[1], hdu.data_offset).reshape(shape)
+    integers = pixels.astype(np.int32)
+    if bitpix > 0:
+        return _scaled_integers(hdu, integers, bitpix)
+    if (hdu.value("BSCALE", 1), hdu.value("BZERO", 0)) != (1, 0):
+        return None
+    rows = shape[0]
+    return StoredImage(integers, np.zeros(rows), np.zeros(rows), 0)
+
+
+def _scaled_integers(hdu: Hdu, integers: NDArray[np.int32], bitpix: int) -> StoredImage | None:
+    """Keep integers with BSCALE and BZERO if that decodes to astropy's values; None if it does not."""
+    scale, zero = hdu.value("BSCALE", 1), hdu.value("BZERO", 0)
+    blank = hdu.value("BLANK", hdu.value("ZBLANK"))
+    if not all(isinstance(v, int | float) and np.isfinite(v) for v in (scale, zero)) or scale == 0:
+        raise RefusedError(f"HDU {hdu.index}: BSCALE {scale!r}, BZERO {zero!r}, expected numbers")
+    if blank is not None and np.any(integers == blank):
+        return None
+    values = integers * np.float64(scale) + zero
+    if scale == 1 and float(zero).is_integer():
+        largest = float(np.abs(values).max())
+        if largest > EXACT_FLOAT32:
+            raise RefusedError(
+                f"HDU {hdu.index}: integers up to {largest:.0f}, expected at most 2^24 = {EXACT_FLOAT32}: "
+                "larger ones are not exact in float32"
+            )
+    elif bitpix <= 16:  # astropy scales these in float32, CFITSIO in float64
+        single = integers.astype(np.float32)
+        single *= scale
+        single += zero
+        if not np.array_equal(single, values.astype(np.float32)):
+            return None
+    rows = integers.shape[0]
+    return StoredImage(integers, np.full(rows, float(scale)), np.full(rows, float(zero)), 0)
+
+
+def _decoded_by_astropy(hdu: Hdu, content: memoryview) -> StoredImage:
+    """Read any other form with astropy, as float32 bits."""
+    values = astropy_image(content, hdu.index)
+    if values.shape != image_shape(hdu):
+        raise RefusedError(f"HDU {hdu.index}: pixels of shape {values.shape}, expected {image_shape(hdu)}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = values.astype(np.float32)
+    if not np.array_equal(single, values, equal_nan=values.dtype.kind == "f"):
+        raise RefusedError(f"HDU {hdu.index}: {values.dtype} pixels that are not exact in float32")
+    rows = values.shape[0]
+    return StoredImage(single.view(np.int32), np.zeros(rows), np.zeros(rows), 0)
+
+
+def astropy_image(content: memoryview, index: int) -> NDArray[np.generic]:
+    """Read the image of extension ``index`` with astropy: values as its users get them, native byte order.
+
+    Raises
+    ------
+    RefusedError
+        If astropy cannot read it.
+    """
+    try:
+        with warnings.catch_warnings(), fits.open(io.BytesIO(content), memmap=False) as file:
+            warnings.simplefilter("ignore")
+            data = np.asarray(file[index].data)
+    except Exception as error:  # astropy names no set of errors for damaged files; any is a refusal
+        raise RefusedError(f"HDU {index}: astropy cannot read the image ({error})".splitlines()[0]) from None
+    if data.dtype.kind not in "iuf":
+        raise RefusedError(f"HDU {index}: holds no image of numbers")
+    return data.astype(data.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,213 @@
+"""Row tiles of a compressed image: table and heap as plain bytes, RICE and GZIP to integers."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztfzarr.errors import RefusedError
+from ztfzarr.ingest.hdus import Hdu
+from ztfzarr.kernels.rice import decode_tiles
+
+FORMAT: Final = re.compile(r"(\d*)([LXBIJKAEDCMPQ])(.*)", re.ASCII)
+WIDTH: Final = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+NUMBER: Final = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+
+RICE: Final = frozenset({"RICE_1", "RICE_ONE"})
+GZIP: Final = frozenset({"GZIP_1", "GZIP_2"})
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Table of an image compressed in one tile a row.
+
+    ``data`` and ``gzip`` are (y, 2) int64, length and offset of each row's tile; offsets count from the
+    start of the file. ``zscale``, ``zzero`` (y,) float64 or None where the table has no such column.
+    """
+
+    data: NDArray[np.int64]
+    gzip: NDArray[np.int64]
+    zscale: NDArray[np.float64] | None
+    zzero: NDArray[np.float64] | None
+    has_zblank_column: bool
+
+    def scale_and_zero(self, hdu: Hdu) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return scale and zero of each row, from the columns or else the keywords; 0 for lossless images."""
+        rows = len(self.data)
+        columns = []
+        for name, column in (("ZSCALE", self.zscale), ("ZZERO", self.zzero)):
+            value = hdu.value(name, 0.0)
+            columns.append(column.copy() if column is not None else np.full(rows, float(value)))
+        return columns[0], columns[1]
+
+
+def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | None:
+    """Read the table of a compressed image; None if its tiles are not rows under RICE or GZIP.
+
+    Raises
+    ------
+    RefusedError
+        If the table does not fit the image, or a tile lies outside the heap.
+    """
+    ny, nx = shape
+    if (hdu.integer("ZTILE1", nx), hdu.integer("ZTILE2", 1)) != (nx, 1):
+        return None
+    if algorithm(hdu) not in RICE | GZIP or _stored_without_compression(hdu):
+        return None
+    width, rows = hdu.integer("NAXIS1"), hdu.integer("NAXIS2")
+    if rows != ny:
+        raise RefusedError(f"HDU {hdu.index}: {rows} tiles, expected {ny}, one a row")
+    table = np.frombuffer(content, np.uint8, rows * width, hdu.data_offset).reshape(rows, width)
+    columns = _columns(hdu, width)
+    if "COMPRESSED_DATA" not in columns:
+        raise RefusedError(f"HDU {hdu.index}: no column COMPRESSED_DATA in a compressed image")
+    return Tiles(
+        data=_tile_places(hdu, table, columns["COMPRESSED_DATA"]),
+        gzip=_tile_places(hdu, table, columns.get("GZIP_COMPRESSED_DATA")),
+        zscale=_numbers(hdu, table, columns.get("ZSCALE")),
+        zzero=_numbers(hdu, table, columns.get("ZZERO")),
+        has_zblank_column="ZBLANK" in columns,
+    )
+
+
+def algorithm(hdu: Hdu) -> str:
+    """Return the compression algorithm of an image, ``ZCMPTYPE``."""
+    return str(hdu.value("ZCMPTYPE", "")).strip()
+
+
+def _stored_without_compression(hdu: Hdu) -> bool:
+    """Say whether some rows are in the old column of plain pixels, left to astropy."""
+    names = {str(hdu.value(f"TTYPE{i + 1}", "")).strip() for i in range(hdu.integer("TFIELDS"))}
+    return "UNCOMPRESSED_DATA" in names
+
+
+def rice_parameters(hdu: Hdu) -> tuple[int, int]:
+    """Return the Rice block size and bytes a pixel: 32 and 4 unless ZNAMEn, ZVALn say otherwise."""
+    values = {"BLOCKSIZE": 32, "BYTEPIX": 4}
+    for i in range(1, 10):
+        name = str(hdu.value(f"ZNAME{i}", "")).strip()
+        if name in values:
+            values[name] = hdu.integer(f"ZVAL{i}")
+    block, bytepix = values["BLOCKSIZE"], values["BYTEPIX"]
+    if block not in (16, 32) or bytepix not in (1, 2, 4):
+        raise RefusedError(f"HDU {hdu.index}: Rice blocks of {block} pixels of {bytepix} bytes")
+    return block, bytepix
+
+
+def _columns(hdu: Hdu, width: int) -> dict[str, tuple[int, str]]:
+    """Return offset in the table's row and format of each column."""
+    columns: dict[str, tuple[int, str]] = {}
+    offset = 0
+    for i in range(hdu.integer("TFIELDS")):
+        form = str(hdu.value(f"TFORM{i + 1}", "")).strip()
+        match = FORMAT.fullmatch(form)
+        if match is None or match[2] not in WIDTH:
+            raise RefusedError(f"HDU {hdu.index}: TFORM{i + 1} = {form!r} is no column format of an image")
+        columns[str(hdu.value(f"TTYPE{i + 1}", "")).strip()] = (offset, match[2])
+        offset += int(match[1] or 1) * WIDTH[match[2]]
+    if offset != width:
+        raise RefusedError(f"HDU {hdu.index}: columns of {offset} bytes in rows of {width}")
+    return columns
+
+
+def _field(table: NDArray[np.uint8], offset: int, dtype: str, count: int = 1) -> NDArray[np.generic]:
+    """Read ``count`` numbers of each row."""
+    width = np.dtype(dtype).itemsize * count
+    return np.ascontiguousarray(table[:, offset : offset + width]).view(dtype)
+
+
+def _numbers(
+    hdu: Hdu, table: NDArray[np.uint8], column: tuple[int, str] | None
+) -> NDArray[np.float64] | None:
+    if column is None:
+        return None
+    if column[1] not in NUMBER:
+        raise RefusedError(f"HDU {hdu.index}: a scale or zero of format {column[1]}, expected a number")
+    return _field(table, column[0], NUMBER[column[1]])[:, 0].astype(np.float64)
+
+
+def _tile_places(hdu: Hdu, table: NDArray[np.uint8], column: tuple[int, str] | None) -> NDArray[np.int64]:
+    """Return length and offset in the file of each row's tile."""
+    if column is None:
+        return np.zeros((len(table), 2), np.int64)
+    if column[1] not in "PQ":
+        raise RefusedError(f"HDU {hdu.index}: tiles in a column of format {column[1]}, expected P or Q")
+    places = _field(table, column[0], ">i4" if column[1] == "P" else ">i8", 2).astype(np.int64)
+    heap = hdu.integer("THEAP", table.size)
+    outside = (places < 0).any(axis=1) | (places[:, 1] > hdu.data_size) | (places[:, 0] > hdu.data_size)
+    outside |= places.sum(axis=1) + heap > hdu.data_size
+    if heap < table.size or outside.any():
+        row = int(np.argmax(outside))
+        raise RefusedError(f"HDU {hdu.index}: tile of row {row} lies outside the heap: damaged")
+    places[:, 1] += hdu.data_offset + heap
+    return places
+
+
+def read_tiles(
+    hdu: Hdu, tiles: Tiles, content: memoryview, shape: tuple[int, int], bitpix: int
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Decode row tiles to integers.
+
+    Returns
+    -------
+    integers : (y, x) int32
+        Of lossless float rows, their bits.
+    lossless : (y,) bool
+        Rows of a float image that are not quantised.
+
+    Raises
+    ------
+    RefusedError
+        Naming the first row whose tile does not decode.
+    """
+    out = np.empty(shape, np.int32)
+    empty = tiles.data[:, 0] == 0
+    quantised = bitpix < 0 and (tiles.zscale is not None or "ZSCALE" in hdu.header)
+    if algorithm(hdu) in RICE:
+        block, bytepix = rice_parameters(hdu)
+        heap = np.frombuffer(content, np.uint8)
+        places = np.ascontiguousarray(tiles.data.T)
+        bad = decode_tiles(heap, places[1], places[0], out, block=block, bytepix=bytepix)
+        if bad >= 0:
+            raise RefusedError(f"HDU {hdu.index}: tile of row {bad} does not decode: damaged")
+    else:
+        shuffled = algorithm(hdu) == "GZIP_2"
+        for row in np.flatnonzero(~empty):
+            pixels = _gunzip(hdu, content, int(row), tiles.data[row], shape[1], shuffled)
+            out[row] = _as_integers(hdu, int(row), pixels, 32 if quantised else bitpix)
+    for row in np.flatnonzero(empty):
+        pixels = _gunzip(hdu, content, int(row), tiles.gzip[row], shape[1], shuffled=False)
+        out[row] = _as_integers(hdu, int(row), pixels, bitpix)
+    lossless = empty if quantised else np.full(shape[0], bitpix < 0)
+    return out, lossless
+
+
+def _gunzip(
+    hdu: Hdu, content: memoryview, row: int, place: NDArray[np.int64], nx: int, shuffled: bool
+) -> NDArray[np.uint8]:
+    """Decompress a tile to (x, bytes a pixel) uint8, big-endian; never to more than 8 bytes a pixel."""
+    length, offset = int(place[0]), int(place[1])
+    try:
+        stream = zlib.decompressobj(wbits=47)  # zlib's or gzip's header, as found
+        plain = stream.decompress(content[offset : offset + length], 8 * nx + 1)
+    except zlib.error as error:
+        raise RefusedError(f"HDU {hdu.index}: tile of row {row} does not decode ({error})") from None
+    if not stream.eof or not plain or len(plain) % nx:
+        raise RefusedError(f"HDU {hdu.index}: tile of row {row} does not decode: {len(plain)} bytes")
+    pixels = np.frombuffer(plain, np.uint8)
+    return pixels.reshape(-1, nx).T if shuffled else pixels.reshape(nx, -1)
+
+
+def _as_integers(hdu: Hdu, row: int, pixels: NDArray[np.uint8], bitpix: int) -> NDArray[np.int32]:
+    """Read big-endian pixels of a lossless tile; those of quantised ones may be 1, 2 or 4 bytes long."""
+    size = pixels.shape[1]
+    expected = (1, 2, 4) if bitpix == 32 else (abs(bitpix) // 8,)
+    if size not in expected:
+        raise RefusedError(f"HDU {hdu.index}: tile of row {row} has {size} bytes a pixel, expected {expected}")
+    stored = {1: "u1", 2: ">i2", 4: ">i4"}[size]
+    return np.ascontiguousarray(pixels).view(stored)[:, 0].astype(np.int32)

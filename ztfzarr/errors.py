@@ -1,0 +1,11 @@
+"""The errors that users meet."""
+
+from __future__ import annotations
+
+
+class RefusedError(ValueError):
+    """An input is refused: its text is one line that says what is wrong, where, and what was expected."""
+
+
+class StoreError(RuntimeError):
+    """A store is not what it should be, or an operation on it cannot be done now."""
