@@ -1,0 +1,206 @@
+"""The bytes of a store: a folder or an object store, with the same few verbs.
+
+Writers go through here, because zarr's stores offer neither a reliable create-if-absent nor durability on
+local disks. Readers use zarr's own stores.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import ObjectStore as ObstoreStore
+from obstore.store import from_url
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore, ObjectStore
+
+# Locks and unfinished local writes live here, away from what zarr reads.
+HIDDEN: Final = ".ztfzarr"
+PARTIAL: Final = f"{HIDDEN}/partial"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object of a listing: its key, bytes, and time of last change in seconds of the store's clock."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Objects(Protocol):
+    """A flat space of objects: what locks, shards and metadata are written through."""
+
+    location: str
+
+    def get(self, key: str) -> bytes:
+        """Return an object's bytes; FileNotFoundError if it is absent."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole, durably: a reader sees the old one or the new one."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object only if it is absent, durably; say whether this call wrote it. Exclusive."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens if it is absent."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the objects whose keys start with ``prefix`` and a slash."""
+
+    def zarr_store(self, *, read_only: bool) -> Store:
+        """Return the same space as a store of zarr's."""
+
+
+def open_objects(location: str | os.PathLike[str]) -> Objects:
+    """Open a store's location: a path, or a URL such as ``s3://bucket/prefix``.
+
+    Credentials of object stores come from the environment, as obstore reads them.
+    """
+    text = os.fspath(location)
+    if text.startswith("file://"):
+        return LocalObjects(text.removeprefix("file://"))
+    if "://" in text:
+        return RemoteObjects(text)
+    return LocalObjects(text)
+
+
+class LocalObjects:
+    """A folder."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.location = str(root)
+
+    def get(self, key: str) -> bytes:
+        """Return a file's bytes; FileNotFoundError if it is absent."""
+        return (self.root / key).read_bytes()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replace a file, atomically, once its bytes are on the disk."""
+        self._publish(key, data, Path.replace)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Link a file into place, which fails if the name exists."""
+        try:
+            self._publish(key, data, lambda partial, path: os.link(partial, path))
+        except FileExistsError:
+            return False
+        return True
+
+    def _publish(self, key: str, data: bytes, move: Any) -> None:
+        path = self.root / key
+        partial = self.root / PARTIAL / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}.partial"
+        try:
+            self._make_folder(partial.parent)
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._make_folder(path.parent)
+            move(partial, path)
+            _sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder whose empty parents another writer may be pruning."""
+        for _ in range(100):
+            with suppress(FileNotFoundError):
+                folder.mkdir(parents=True, exist_ok=True)
+                return
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def delete(self, key: str) -> None:
+        """Remove a file, and the folders that this leaves empty."""
+        path = self.root / key
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if folder == self.root:
+                break
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or gone already
+                break
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the files below a folder."""
+        for folder, _, names in os.walk(self.root / prefix):
+            for name in names:
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    key = path.relative_to(self.root).as_posix()
+                    yield Entry(key, status.st_size, status.st_mtime)
+
+    def zarr_store(self, *, read_only: bool) -> Store:
+        """Return the folder as a store of zarr's, whose writes are durable."""
+        if read_only:
+            return LocalStore(self.root, read_only=True)
+        return DurableStore(self.root)
+
+
+class DurableStore(LocalStore):
+    """zarr's local store, with each object on the disk before it takes its name."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object as :meth:`LocalObjects.put` does."""
+        LocalObjects(self.root).put(key, value.to_bytes())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class RemoteObjects:
+    """A prefix of an object store, through obstore."""
+
+    def __init__(self, url: str) -> None:
+        self.location = url.rstrip("/")
+        options = {"allow_http": True} if url.startswith("http://") else {}
+        self.store: ObstoreStore = from_url(self.location, client_options=options)  # type: ignore[arg-type]
+
+    def get(self, key: str) -> bytes:
+        """Return an object's bytes; FileNotFoundError if it is absent."""
+        return bytes(obstore.get(self.store, key).bytes())
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole; object stores replace atomically."""
+        obstore.put(self.store, key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write with ``If-None-Match: *``."""
+        try:
+            obstore.put(self.store, key, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        with suppress(FileNotFoundError):
+            obstore.delete(self.store, key)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the objects below a prefix."""
+        for batch in obstore.list(self.store, prefix):
+            for meta in batch:
+                yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def zarr_store(self, *, read_only: bool) -> Store:
+        """Return the prefix as a store of zarr's."""
+        return ObjectStore(self.store, read_only=read_only)
