@@ -7,7 +7,7 @@ byte, a damaged file must give one clear line, and a scan of a night must not re
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,8 +89,20 @@ def read_hdus(read_at: ReadAt, size: int) -> list[Hdu]:
             raise RefusedError(f"truncated in HDU {len(hdus) - 1}: {size} bytes, expected at least {offset}")
     if len(hdus) < N_HDU:
         raise RefusedError(f"{len(hdus)} HDUs: expected {N_HDU} (primary, 4 quadrants, 4 overscans)")
+    if hdus[0].data_size:
+        raise RefusedError("the primary HDU holds data: expected a header only")
     if offset != size:
         raise RefusedError(f"{size - offset} bytes after HDU {N_HDU - 1}: expected the end of the file")
+    return hdus
+
+
+def header_hdus(headers: Sequence[bytes]) -> list[Hdu]:
+    """Parse header blocks kept from a file; their data offsets are those of that file."""
+    hdus: list[Hdu] = []
+    offset = 0
+    for text in headers:
+        hdus.append(_read_hdu(lambda start, length, text=text, at=offset: text[start - at :][:length], len(hdus), offset))
+        offset = hdus[-1].end
     return hdus
 
 

@@ -7,6 +7,7 @@ other form is decoded by astropy and kept as float32 bits: exact, larger, rare.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from ztfzarr.kernels.dither import ABSENT, EXACT_ZERO, N_RANDOM, NULL_ASTROPY, N
 
 EXACT_FLOAT32: Final = 2**24  # integers up to here are exact in float32
 LARGEST_IMAGE: Final = 2**28  # pixels; a ZTF quadrant has 2^23.2
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -180,11 +182,14 @@ def _scaled_integers(hdu: Hdu, integers: NDArray[np.int32], bitpix: int) -> Stor
 def _decoded_by_astropy(hdu: Hdu, content: memoryview) -> StoredImage:
     """Read any other form with astropy, as float32 bits."""
     values = astropy_image(content, hdu.index)
+    bitpix = hdu.integer("ZBITPIX" if is_compressed(hdu) else "BITPIX")
     if values.shape != image_shape(hdu):
         raise RefusedError(f"HDU {hdu.index}: pixels of shape {values.shape}, expected {image_shape(hdu)}")
     with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.float32)
-    if not np.array_equal(single, values, equal_nan=values.dtype.kind == "f"):
+    # Integers with a BSCALE are rounded to float32 here as in the other forms; real float64 pixels are not.
+    rounded = bitpix > 0 and values.dtype.kind == "f"
+    if not rounded and not np.array_equal(single, values, equal_nan=values.dtype.kind == "f"):
         raise RefusedError(f"HDU {hdu.index}: {values.dtype} pixels that are not exact in float32")
     rows = values.shape[0]
     return StoredImage(single.view(np.int32), np.zeros(rows), np.zeros(rows), 0)
@@ -199,9 +204,11 @@ def astropy_image(content: memoryview, index: int) -> NDArray[np.generic]:
         If astropy cannot read it.
     """
     try:
-        with warnings.catch_warnings(), fits.open(io.BytesIO(content), memmap=False) as file:
+        # Filters of warnings belong to the process, not to a thread: one thread at a time.
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = np.asarray(file[index].data)
+            with fits.open(io.BytesIO(content), memmap=False) as file:
+                data = np.asarray(file[index].data)
     except Exception as error:  # astropy names no set of errors for damaged files; any is a refusal
         raise RefusedError(f"HDU {index}: astropy cannot read the image ({error})".splitlines()[0]) from None
     if data.dtype.kind not in "iuf":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import os
 import time
@@ -39,7 +40,7 @@ SHARED: Final = ("imgtype", "filter", "field")
 
 @dataclass
 class Report:
-    """What an ingest did: files by outcome, pixels and bytes read, and each refusal as (path, reason)."""
+    """What an ingest did: ``files`` found, by outcome; pixels and bytes read; refusals as (path, reason)."""
 
     ingested: int = 0
     skipped: int = 0
@@ -48,10 +49,12 @@ class Report:
     seconds: float = 0.0
     refused: list[tuple[str, str]] = field(default_factory=list)
 
-    @property
-    def found(self) -> int:
-        """Number of files and paths that were named."""
-        return self.ingested + self.skipped + len(self.refused)
+    files: int = 0
+
+    def summary(self) -> dict[str, Any]:
+        """Return the report for JSON."""
+        refused = [{"path": path, "reason": reason} for path, reason in self.refused]
+        return dataclasses.asdict(self) | {"refused": refused}
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def ingest(
     objects = open_objects(store)
     report = Report()
     sources, report.refused = find_sources([os.fspath(p) for p in paths])
+    report.files = len(sources)
     with ThreadPoolExecutor(workers) as pool:
         files = list(_scanned(pool, sources, report, events))
         plan = _plan(objects, files, report, check)

@@ -63,7 +63,7 @@ def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | 
     if rows != ny:
         raise RefusedError(f"HDU {hdu.index}: {rows} tiles, expected {ny}, one a row")
     table = np.frombuffer(content, np.uint8, rows * width, hdu.data_offset).reshape(rows, width)
-    columns = _columns(hdu, width)
+    columns = columns_of(hdu, width)
     if "COMPRESSED_DATA" not in columns:
         raise RefusedError(f"HDU {hdu.index}: no column COMPRESSED_DATA in a compressed image")
     return Tiles(
@@ -99,8 +99,8 @@ def rice_parameters(hdu: Hdu) -> tuple[int, int]:
     return block, bytepix
 
 
-def _columns(hdu: Hdu, width: int) -> dict[str, tuple[int, str]]:
-    """Return offset in the table's row and format of each column."""
+def columns_of(hdu: Hdu, width: int) -> dict[str, tuple[int, str]]:
+    """Return each column of a table: its offset in a row of ``width`` bytes, and its format."""
     columns: dict[str, tuple[int, str]] = {}
     offset = 0
     for i in range(hdu.integer("TFIELDS")):

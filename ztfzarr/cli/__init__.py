@@ -1,1 +1,89 @@
-"""."""
+"""The command line: ``ztfzarr COMMAND STORE …``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Final
+
+import click
+
+from ztfzarr.errors import RefusedError, StoreError
+
+# Command: where it is, and its line in the help. Loaded when used, so that --help answers at once.
+COMMANDS: Final = {
+    "simulate": ("ztfzarr.cli.simulate", "Make a night of raw files, with the truth beside it."),
+    "ingest": ("ztfzarr.cli.ingest", "Put raw FITS files into the cube of a store."),
+    "ls": ("ztfzarr.cli.listing", "List the nights of a store."),
+    "info": ("ztfzarr.cli.listing", "Say what a store holds, its size, and how to open it."),
+    "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),
+    "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
+}
+
+EXIT_STATUS: Final = """\b
+Exit status:
+  0    all done
+  1    some inputs were refused or faults found, each named; the rest is done
+  2    wrong usage
+  3    the store cannot be used: none there, locked, or of another format
+  130  interrupted; what was done stays, run the command again"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of a night's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest a command for a misspelt one."""
+        import difflib
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f": did you mean {close[0]!r}?" if close else f": expected one of {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, epilog=EXIT_STATUS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ztfzarr")
+def cli() -> None:
+    """Raw ZTF exposures as one Zarr cube: exact, small, lazily read.
+
+    STORE is a folder or a URL such as s3://bucket/ztf.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status: Any = cli.main(args, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (StoreError, RefusedError) as error:
+        click.echo(f"ztfzarr: {error}", err=True)
+        sys.exit(3)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("ztfzarr: interrupted; run the command again to finish", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -65,10 +64,8 @@ def open_cube(store: str | os.PathLike[str]) -> xr.Dataset:
 def _open_plain(objects: Objects) -> xr.Dataset:
     # By the group's own path: with group= xarray looks for consolidated metadata of the store's root first.
     location = f"{objects.location.rstrip('/')}/{GROUP}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pcodec and strings are not in zarr's core spec
-        store = open_objects(location).zarr_store(read_only=True)
-        return xr.open_zarr(store, chunks=None, consolidated=True, zarr_format=3)
+    store = open_objects(location).zarr_store(read_only=True)
+    return xr.open_zarr(store, chunks=None, consolidated=True, zarr_format=3)
 
 
 class DecodedArray(BackendArray):

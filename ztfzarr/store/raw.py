@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +48,13 @@ class Variable:
     long_name: str
     units: str | None = None
     time_chunk: int = TIME_CHUNK
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes in the store."""
+        units = {} if self.units is None else {"units": self.units}
+        calendar = {"calendar": "proleptic_gregorian"} if "since" in (self.units or "") else {}
+        return {"long_name": self.long_name} | units | calendar
 
 
 TIME: Final = ("time",)
@@ -142,10 +148,8 @@ def new_document(shape: tuple[int, int], overscan_columns: int) -> dict[str, Any
     }  # fmt: skip
     written: dict[str, Any] = {}
     memory = MemoryStore(written)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr says of pcodec and strings that they are not in its core spec
-        for name, variable in VARIABLES.items():
-            _create(memory, name, variable, lengths)
+    for name, variable in VARIABLES.items():
+        _create(memory, name, variable, lengths)
     arrays = {
         key.removesuffix("/zarr.json"): json.loads(value.to_bytes())
         for key, value in written.items()
@@ -166,11 +170,6 @@ def new_document(shape: tuple[int, int], overscan_columns: int) -> dict[str, Any
 
 
 def _create(memory: MemoryStore, name: str, variable: Variable, lengths: dict[str, int]) -> None:
-    attributes = {"long_name": variable.long_name}
-    if variable.units is not None:
-        attributes["units"] = variable.units
-    if name == "time":
-        attributes["calendar"] = "proleptic_gregorian"
     shape = tuple(lengths[d] for d in variable.dims)
     chunks = tuple(variable.time_chunk if d == "time" else lengths[d] for d in variable.dims)
     codecs: dict[str, Any] = {"compressors": [ZstdCodec(level=3), Crc32cCodec()]}
@@ -189,7 +188,7 @@ def _create(memory: MemoryStore, name: str, variable: Variable, lengths: dict[st
         dtype=str if variable.dtype == "str" else variable.dtype,
         fill_value=variable.fill,
         dimension_names=variable.dims,
-        attributes=attributes,
+        attributes=variable.attributes,
         **codecs,
     )
 
@@ -207,17 +206,18 @@ def _file_chunks(
     return tuple(inner.values()), tuple(shard.values())
 
 
-def label_values(document: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def label_values(rows: int, columns: int, overscan_columns: int) -> dict[str, NDArray[Any]]:
     """Return the values of the coordinates that no exposure changes, by name."""
-    lengths = dimension_lengths(document)
-    values: dict[str, NDArray[Any]] = {
+    return {
         "ccd": np.array(geometry.CCDS),
         "quadrant": np.array(geometry.QUADRANTS),
+        "rcid": np.array([[geometry.rcid(c, q) for q in geometry.QUADRANTS] for c in geometry.CCDS]),
         "image": np.array(geometry.IMAGES),
         "hdu": np.arange(geometry.N_HDU),
-        "rcid": np.array([[geometry.rcid(c, q) for q in geometry.QUADRANTS] for c in geometry.CCDS]),
+        "y": np.arange(rows),
+        "x": np.arange(columns),
+        "x_overscan": np.arange(overscan_columns),
     }
-    return values | {name: np.arange(lengths[name]) for name in ("y", "x", "x_overscan")}
 
 
 def arrays_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:

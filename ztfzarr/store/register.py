@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -99,9 +98,7 @@ def open_raw(objects: Objects, *, read_only: bool = True) -> zarr.Group:
     """Open the raw group with zarr: consolidated to read, array by array to write."""
     store = objects.zarr_store(read_only=read_only)
     mode = "r" if read_only else "r+"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pcodec and strings are not in zarr's core spec
-        return zarr.open_group(store, path=GROUP, mode=mode, use_consolidated=read_only)  # type: ignore[arg-type]
+    return zarr.open_group(store, path=GROUP, mode=mode, use_consolidated=read_only)  # type: ignore[arg-type]
 
 
 def read_table(group: zarr.Group, name: str) -> NDArray[Any]:
@@ -128,7 +125,7 @@ def create_raw(
         objects.create("zarr.json", _dumped(ROOT))
         _put_arrays(objects, document)
         group = open_raw_arrays(objects, document)
-        for name, values in label_values(document).items():
+        for name, values in label_values(*shape, overscan_columns).items():
             group[name][...] = values
         held.check()
         objects.put(DOCUMENT, _dumped(document))
@@ -138,9 +135,7 @@ def create_raw(
 def open_raw_arrays(objects: Objects, document: dict[str, Any]) -> dict[str, zarr.Array[Any]]:
     """Open the arrays for writing, each by its own ``zarr.json``."""
     store = objects.zarr_store(read_only=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {name: zarr.open_array(store, path=f"{GROUP}/{name}", mode="r+") for name in arrays_of(document)}
+    return {name: zarr.open_array(store, path=f"{GROUP}/{name}", mode="r+") for name in arrays_of(document)}
 
 
 def _put_arrays(objects: Objects, document: dict[str, Any]) -> None:

@@ -1,0 +1,74 @@
+"""Headers of raw files, from the blocks that the cube keeps byte for byte."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import zarr
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from ztfzarr.errors import StoreError
+from ztfzarr.geometry import CCDS, N_HDU
+from ztfzarr.store.objects import open_objects
+from ztfzarr.store.register import existing_document, open_raw, read_table
+
+
+def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0) -> fits.Header:
+    """Return a header of a raw file in the cube, with all its cards.
+
+    Parameters
+    ----------
+    store : path or URL
+        Of the store.
+    exposure : int
+        Exposure number, YYYYMMDDFFFFFF.
+    ccd : int
+        1-16.
+    hdu : int
+        0 the primary, 1-4 the quadrants, 5-8 their overscans. Extensions of compressed files have the header
+        of their table, as in the file.
+
+    Raises
+    ------
+    StoreError
+        If the cube has no such file.
+    """
+    objects = open_objects(store)
+    existing_document(objects)
+    if ccd not in CCDS or not 0 <= hdu < N_HDU:
+        raise StoreError(f"no CCD {ccd}, HDU {hdu}: expected 1-16 and 0-8")
+    group = open_raw(objects)
+    row = row_of(group, exposure)
+    blocks = header_blocks(_header_array(group)[row, ccd - 1, hdu])
+    if not blocks:
+        raise StoreError(f"exposure {exposure} has no file of CCD {ccd} in {objects.location}")
+    return fits.Header.fromstring(blocks)
+
+
+def row_of(group: zarr.Group, exposure: int) -> int:
+    """Return the row of an exposure along time; StoreError if it is not registered."""
+    rows = np.flatnonzero(read_table(group, "exposure") == exposure)
+    if not rows.size:
+        raise StoreError(f"no exposure {exposure} in the cube")
+    return int(rows[0])
+
+
+def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
+    """Return the header blocks of the nine HDUs of a file."""
+    table = np.asarray(_header_array(group)[row, ccd - 1])
+    return [header_blocks(table[hdu]) for hdu in range(N_HDU)]
+
+
+def header_blocks(padded: Any) -> bytes:
+    """Return header blocks without their padding: no FITS header holds a byte 0."""
+    values: NDArray[np.uint8] = np.asarray(padded)
+    return values.tobytes().rstrip(b"\0")
+
+
+def _header_array(group: zarr.Group) -> zarr.Array[Any]:
+    array = group["header"]
+    assert isinstance(array, zarr.Array)
+    return array

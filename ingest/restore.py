@@ -1,0 +1,239 @@
+"""Raw files back from the cube: byte for byte where the file's form allows, else the same pixels and cards."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from ztfzarr.errors import RefusedError
+from ztfzarr.ingest.hdus import BLOCK, Hdu, file_bytes, header_hdus
+from ztfzarr.ingest.headers import file_headers
+from ztfzarr.ingest.images import StoredImage, image_shape, is_compressed
+from ztfzarr.ingest.names import archive_folder
+from ztfzarr.ingest.tiles import GZIP, RICE, algorithm, columns_of, rice_parameters
+from ztfzarr.kernels.dither import RANDOM, decode_rows
+from ztfzarr.kernels.rice import encode_tiles
+from ztfzarr.store.check import PresentFile, Selection, present_files
+from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.register import existing_document, open_raw
+
+# Level of CFITSIO's gzip of tiles, found by comparing bytes with files of fpack 1.7.0 (CFITSIO 4.2).
+GZIP_LEVEL: Final = 1
+COMPRESSION_CARDS: Final = (
+    "ZIMAGE", "ZTENSION", "ZCMPTYPE", "ZQUANTIZ", "ZDITHER0", "ZBITPIX", "ZNAXIS*", "ZTILE*", "ZNAME?", "ZVAL?",
+    "ZPCOUNT", "ZGCOUNT", "ZSCALE", "ZZERO", "ZBLANK", "ZHECKSUM", "ZDATASUM", "TFIELDS", "TTYPE*", "TFORM*", "THEAP",
+    "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM",
+)  # fmt: skip
+
+
+class NotIdenticalError(Exception):
+    """The bytes of a file cannot be made again from what the cube holds."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored file: where it is, whether it has the original's bytes, and what went wrong if anything."""
+
+    path: Path
+    identical: bool
+    error: str | None = None
+
+
+def restore(
+    store: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    selection: Selection | None = None,
+    workers: int | None = None,
+    total: Callable[[int], None] | None = None,
+) -> Iterator[Restored]:
+    """Write raw files of a cube back, in the archive's folders.
+
+    Parameters
+    ----------
+    store : path or URL
+        Of the store.
+    directory : path
+        Under which ``raw/YYYY/MMDD/FFFFFF/`` is made.
+    selection : Selection, optional
+        Nights and CCDs; default all.
+    workers : int, optional
+        Files at a time; default the number of cores.
+    total : callable, optional
+        Told how many files there are.
+
+    Yields
+    ------
+    Restored
+        One a file, as they are done. Files of row tiles under RICE, and uncompressed ones, have the bytes of
+        the original, by its SHA-256; others have its pixels and cards, uncompressed.
+    """
+    objects = open_objects(store)
+    existing_document(objects)
+    files = present_files(open_raw(objects), selection or Selection())
+    if total is not None:
+        total(len(files))
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        yield from pool.map(lambda file: _restore_file(objects, Path(directory), file), files)
+
+
+def _restore_file(objects: Objects, directory: Path, file: PresentFile) -> Restored:
+    group = open_raw(objects)
+    name = str(_array(group, "source_name")[file.row, file.ccd - 1])
+    path = directory / archive_folder(file.exposure) / name
+    headers = file_headers(group, file.row, file.ccd)
+    images = stored_images(group, file)
+    expected = str(_array(group, "source_sha256")[file.row, file.ccd - 1])
+    try:
+        content = rebuild(headers, images)
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise NotIdenticalError
+        identical = True
+    except (NotIdenticalError, RefusedError):
+        content, identical = uncompressed(headers, images), False
+        path = path.with_name(path.name.removesuffix(".fz"))
+    return _written(path, content, identical)
+
+
+def _written(path: Path, content: bytes, identical: bool) -> Restored:
+    if path.exists() and path.read_bytes() != content:
+        return Restored(path, identical, f"{path} exists with other content: not overwritten")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+    return Restored(path, identical)
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+def stored_images(group: zarr.Group, file: PresentFile) -> list[StoredImage]:
+    """Read the eight images of a file from the cube, as integers."""
+    place = file.row, file.ccd - 1
+    read = {n: np.asarray(_array(group, n)[place]) for n in ("raw", "overscan", "zscale", "zzero", "zdither")}
+    pixels = [*read["raw"], *read["overscan"]]
+    return [
+        StoredImage(np.ascontiguousarray(pixels[i]), read["zscale"][i], read["zzero"][i], int(read["zdither"][i]))
+        for i in range(8)
+    ]
+
+
+def rebuild(headers: Sequence[bytes], images: Sequence[StoredImage]) -> bytes:
+    """Make the bytes of a raw file again from its header blocks and images.
+
+    Raises
+    ------
+    NotIdenticalError
+        If an image has a form whose bytes the cube does not determine.
+    """
+    hdus = header_hdus(headers)
+    parts = [headers[0]]
+    for hdu, image in zip(hdus[1:], images, strict=True):
+        data = _table_and_heap(hdu, image) if is_compressed(hdu) else _plain_pixels(hdu, image)
+        if len(data) != hdu.data_size:
+            raise NotIdenticalError
+        parts += [headers[hdu.index], data, bytes(-len(data) % BLOCK)]
+    return b"".join(parts)
+
+
+def _plain_pixels(hdu: Hdu, image: StoredImage) -> bytes:
+    bitpix = hdu.integer("BITPIX")
+    stored = {8: "u1", 16: ">i2", 32: ">i4", -32: ">i4"}.get(bitpix)
+    if stored is None or (bitpix > 0 and not image.zscale.all()):
+        raise NotIdenticalError
+    return image.integers.astype(stored).tobytes()
+
+
+def _table_and_heap(hdu: Hdu, image: StoredImage) -> bytes:
+    """Make the table and heap of row tiles again, in the order in which CFITSIO and astropy write them."""
+    tiles, gzipped = _tiles(hdu, image)
+    width = hdu.integer("NAXIS1")
+    table = np.zeros((len(tiles), width), np.uint8)
+    lengths = np.array([len(tile) for tile in tiles])
+    offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    columns = columns_of(hdu, width)
+    for name, (offset, code) in columns.items():
+        if name in ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA"):
+            mine = gzipped if name.startswith("GZIP") else ~gzipped
+            places = np.where(mine, [lengths, offsets], 0).T
+            field = np.ascontiguousarray(places.astype({"P": ">i4", "Q": ">i8"}[code]))
+        elif name in ("ZSCALE", "ZZERO") and code == "D":
+            values = image.zscale if name == "ZSCALE" else image.zzero
+            field = np.ascontiguousarray(values[:, None].astype(">f8"))
+        else:
+            raise NotIdenticalError
+        table[:, offset : offset + field.dtype.itemsize * field.shape[1]] = field.view(np.uint8)
+    return table.tobytes() + b"".join(tiles)
+
+
+def _tiles(hdu: Hdu, image: StoredImage) -> tuple[list[bytes], NDArray[np.bool_]]:
+    """Encode each row again; say which rows are in the column of lossless GZIP tiles."""
+    bitpix = hdu.integer("ZBITPIX")
+    lossless = image.zscale == 0
+    method = algorithm(hdu)
+    if (hdu.integer("ZTILE1", 0), hdu.integer("ZTILE2", 1)) != (image.integers.shape[1], 1):
+        raise NotIdenticalError
+    if bitpix > 0 and lossless.any() or method not in RICE | GZIP:
+        raise NotIdenticalError
+    columns = columns_of(hdu, hdu.integer("NAXIS1"))
+    fallback = lossless & ("GZIP_COMPRESSED_DATA" in columns)
+    if method in RICE:
+        if (lossless & ~fallback).any():
+            raise NotIdenticalError
+        block, bytepix = rice_parameters(hdu)
+        heap, lengths = encode_tiles(image.integers, block=block, bytepix=bytepix)
+        tiles = np.split(heap, np.cumsum(lengths)[:-1])
+    else:
+        size = 4 if bitpix < 0 else bitpix // 8
+        tiles = [_gzip(row, size, shuffle=method == "GZIP_2") for row in image.integers]
+    return [
+        _gzip(image.integers[row], 4, shuffle=False) if fallback[row] else bytes(tile)
+        for row, tile in enumerate(tiles)
+    ], fallback
+
+
+def _gzip(row: NDArray[np.int32], size: int, *, shuffle: bool) -> bytes:
+    plain = row.astype({1: "u1", 2: ">i2", 4: ">i4"}[size]).view(np.uint8)
+    if shuffle:
+        plain = plain.reshape(-1, size).T
+    stream = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
+    return stream.compress(plain.tobytes()) + stream.flush()
+
+
+def uncompressed(headers: Sequence[bytes], images: Sequence[StoredImage]) -> bytes:
+    """Make an uncompressed FITS file with a raw file's pixels, as float32 DN, and its cards."""
+    hdus = header_hdus(headers)
+    made = [fits.PrimaryHDU(header=_own_cards(hdus[0]))]
+    for hdu, image in zip(hdus[1:], images, strict=True):
+        pixels = image.integers.copy()
+        decode_rows(pixels, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
+        made.append(fits.ImageHDU(pixels.view(np.float32), header=_own_cards(hdu)))
+    buffer = io.BytesIO()
+    fits.HDUList(made).writeto(buffer, checksum=True, output_verify="silentfix+ignore")
+    return buffer.getvalue()
+
+
+def _own_cards(hdu: Hdu) -> fits.Header:
+    """Return the cards that do not describe how the file stores its pixels."""
+    header = hdu.header.copy(strip=True)
+    for pattern in COMPRESSION_CARDS:
+        for key in set(header[pattern]) if "*" in pattern or "?" in pattern else {pattern} & set(header):
+            header.remove(key, remove_all=True)
+    return header

@@ -1,0 +1,80 @@
+"""``ztfzarr ls`` and ``ztfzarr info``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from ztfzarr.cli.options import counted, print_json, ranges, size
+
+if TYPE_CHECKING:
+    from ztfzarr.store.listing import Night, Summary
+
+
+@click.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def ls(store: str, as_json: bool) -> None:
+    """List the nights of STORE: exposures of each kind, CCDs, files, and gaps."""
+    from ztfzarr.store.listing import nights
+
+    found = nights(store)
+    if as_json:
+        print_json([asdict(night) for night in found])
+    else:
+        _print_nights(found)
+
+
+def _print_nights(found: list[Night]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("night", "exposures", "CCDs", "files", "missing"):
+        table.add_column(name, justify="right" if name in ("files", "missing") else "left")
+    for night in found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
+        missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
+        table.add_row(_date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
+    Console(highlight=False).print(table)
+
+
+def _date(night: int) -> str:
+    text = str(night)
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+
+
+@click.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def info(store: str, as_json: bool) -> None:
+    """Say what STORE holds, its size against the raw files, and how to open it."""
+    from ztfzarr.store.listing import summary
+
+    found = summary(store)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        click.echo(_described(found))
+
+
+def _described(found: Summary) -> str:
+    ny, nx, overscan = found.shape
+    span = f"{_date(found.first_night)} to {_date(found.last_night)}" if found.exposures else "none yet"
+    per_file = found.objects / max(found.files, 1)
+    ratio = found.stored_bytes / max(found.source_bytes, 1)
+    return f"""\
+{found.location}
+  raw  {counted(found.exposures, "exposure")} of {counted(found.nights, "night")} ({span}), {counted(found.files, "file")}
+       quadrants of {ny} x {nx} pixels, overscans of {overscan} columns
+       {size(found.stored_bytes)} in {counted(found.objects, "object")} ({per_file:.1f} a file), {ratio:.3f} of the raw files' {size(found.source_bytes)}
+
+In DN, sorted in time, lazily:
+  import ztfzarr
+  cube = ztfzarr.open_cube({found.location!r})
+
+As stored, with nothing of ours (pip install "zarr>=3.1.5" xarray pcodec):
+  import xarray as xr
+  raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time")"""

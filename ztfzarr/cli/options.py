@@ -1,0 +1,118 @@
+"""Options that commands share, and how numbers are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATE: Final = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
+ALL_NIGHTS: Final = (0, 99999999)
+
+
+class Nights(click.ParamType[tuple[int, int]]):
+    """A night, 2020-08-01, or a range FROM:TO with both ends, either of which may be left out."""
+
+    name = "night"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return the first and last night as integers YYYYMMDD."""
+        if isinstance(value, tuple):
+            return value
+        first, colon, last = str(value).partition(":")
+        nights = [_night(text) if text else default for text, default in zip((first, last), ALL_NIGHTS, strict=True)]
+        if (not colon and not first) or None in nights:
+            self.fail(f"{value!r} is no night: expected 2020-08-01 or 2020-08-01:2020-08-31", param, ctx)
+        low, high = int(nights[0] or 0), int(nights[1] or 0)
+        return (low, high) if colon else (low, low)
+
+
+def _night(text: str) -> int | None:
+    import datetime
+
+    match = DATE.fullmatch(text)
+    try:
+        return int(datetime.date(*(int(part) for part in match.groups())).strftime("%Y%m%d")) if match else None
+    except ValueError:
+        return None
+
+
+class Ccds(click.ParamType[tuple[int, ...]]):
+    """CCDs, 1,2 or 1-4,9."""
+
+    name = "ccds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the CCDs, sorted, each once."""
+        if isinstance(value, tuple):
+            return value
+        ccds: set[int] = set()
+        for part in str(value).split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            span = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+            if not span or span[0] < 1 or span[-1] > 16:
+                self.fail(f"{value!r}: expected CCDs from 1 to 16, as in 1,2 or 1-4,9", param, ctx)
+            ccds.update(span)
+        return tuple(sorted(ccds))
+
+
+class Shape(click.ParamType[tuple[int, int]]):
+    """Rows and columns, 616x512."""
+
+    name = "rowsxcolumns"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return rows and columns."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
+        if match is None:
+            self.fail(f"{value!r}: expected rows x columns, as in 3080x3072", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+def selecting(command: Command) -> Command:
+    """Add ``--night`` and ``--ccds``."""
+    command = click.option("--ccds", type=Ccds(), default=tuple(range(1, 17)), help="CCDs, as in 1,2 or 1-4,9.", show_default="all")(command)
+    return click.option("--night", "nights", type=Nights(), default=ALL_NIGHTS, help="Night 2020-08-01 or FROM:TO.", show_default="all")(command)
+
+
+def reporting(command: Command) -> Command:
+    """Add ``--json`` and ``--quiet``."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Print refusals and faults only.")(command)
+
+
+def print_json(result: Any) -> None:
+    """Print a result for programs."""
+    click.echo(json.dumps(result, indent=1))
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} PB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun: 1 file, 2 files."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write sorted integers as ranges: 1-4,9."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

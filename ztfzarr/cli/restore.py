@@ -1,0 +1,56 @@
+"""``ztfzarr restore``."""
+
+from __future__ import annotations
+
+import click
+
+from ztfzarr.cli.options import counted, print_json, reporting, selecting
+from ztfzarr.cli.progress import progress
+
+
+@click.command()
+@click.argument("store")
+@click.argument("directory", type=click.Path(file_okay=False))
+@selecting
+@click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
+@reporting
+def restore(
+    store: str,
+    directory: str,
+    nights: tuple[int, int],
+    ccds: tuple[int, ...],
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Write the raw FITS files of STORE under DIRECTORY, in the archive's folders.
+
+    Files of row tiles under RICE come back byte for byte, by their SHA-256. Others, which are named, come back
+    uncompressed with the same pixels and cards.
+    """
+    from ztfzarr.ingest.restore import restore as run
+    from ztfzarr.store.check import Selection
+
+    identical, others, errors = 0, [], []
+    with progress(quiet) as shown:
+        restored = run(
+            store, directory, selection=Selection(*nights, ccds), workers=workers,
+            total=lambda count: shown.step("restore", count),
+        )  # fmt: skip
+        for file in restored:
+            shown.advance()
+            if file.error is not None:
+                errors.append(file.error)
+            elif file.identical:
+                identical += 1
+            else:
+                others.append(str(file.path))
+    for error in errors:
+        click.echo(f"refused {error}", err=True)
+    if as_json:
+        print_json({"identical": identical, "same_pixels_and_cards": others, "errors": errors})
+    elif not quiet:
+        for path in others:
+            click.echo(f"not the original's bytes, but its pixels and cards: {path}")
+        click.echo(f"restored {counted(identical, 'file')} byte for byte, {len(others)} with the same pixels and cards")
+    return 1 if errors else 0

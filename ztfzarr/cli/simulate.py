@@ -1,0 +1,67 @@
+"""``ztfzarr simulate``."""
+
+from __future__ import annotations
+
+import click
+
+from ztfzarr.cli.options import Ccds, Nights, Shape, counted, print_json, reporting
+from ztfzarr.cli.progress import progress
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr simulate sim
+  ztfzarr simulate sim --shape 3080x3072 --ccds 6 --bias 12 --flats 0 --science 2"""
+)
+@click.argument("directory", type=click.Path(file_okay=False))
+@click.option("--night", type=Nights(), default="2020-08-01", show_default=True, help="Night to make.")
+@click.option("--ccds", type=Ccds(), default="1,2", show_default=True, help="CCDs, as in 1,2 or 1-4,9.")
+@click.option("--shape", type=Shape(), default="616x512", show_default=True, help="Rows x columns of a quadrant.")
+@click.option("--bias", type=click.IntRange(0), default=20, show_default=True, help="Bias exposures.")
+@click.option("--flats", type=click.IntRange(0), default=5, show_default=True, help="Flats a LED, of 11 LEDs.")
+@click.option("--science", type=click.IntRange(0), default=6, show_default=True, help="Exposures of the sky.")
+@click.option("--sky", type=click.Path(exists=True, dir_okay=False), help="FITS image to use as the sky.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.", show_default="number of cores")
+@reporting
+def simulate(
+    directory: str,
+    night: tuple[int, int],
+    ccds: tuple[int, ...],
+    shape: tuple[int, int],
+    bias: int,
+    flats: int,
+    science: int,
+    sky: str | None,
+    seed: int,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Make a night of raw files under DIRECTORY, in the archive's folders, with the truth beside it."""
+    import os
+
+    from ztfzarr.simulate import simulate_night
+
+    with progress(quiet) as shown:
+        begun = []
+
+        def advance(done: int, total: int) -> None:
+            if not begun:
+                shown.step("simulate", total)
+                begun.append(True)
+            shown.advance()
+
+        try:
+            paths = simulate_night(
+                directory, night=night[0], ccds=ccds, shape=shape, bias=bias, flats=flats, science=science,
+                sky=sky, seed=seed, workers=workers or len(os.sched_getaffinity(0)), progress=advance,
+            )  # fmt: skip
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    if as_json:
+        print_json([str(path) for path in paths])
+    elif not quiet:
+        click.echo(f"made {counted(len(paths), 'raw file')} under {directory}/raw, the truth in {directory}/truth")
+    return 0

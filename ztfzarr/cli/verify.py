@@ -1,0 +1,54 @@
+"""``ztfzarr verify``."""
+
+from __future__ import annotations
+
+import click
+
+from ztfzarr.cli.options import counted, print_json, reporting, selecting
+from ztfzarr.cli.progress import progress
+
+
+@click.command()
+@click.argument("store")
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@selecting
+@click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
+@reporting
+def verify(
+    store: str,
+    paths: tuple[str, ...],
+    nights: tuple[int, int],
+    ccds: tuple[int, ...],
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Check the metadata of STORE and the checksum of every chunk; name exposure, CCD and quadrant of a fault.
+
+    With PATHs of raw files, compare the cube with them instead: pixel for pixel with what astropy reads, card
+    for card, and by their SHA-256.
+    """
+    from ztfzarr.ingest.compare import compare_files
+    from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
+    from ztfzarr.store.objects import open_objects
+    from ztfzarr.store.register import open_raw
+
+    objects = open_objects(store)
+    faults = metadata_faults(objects)
+    with progress(quiet) as shown:
+        if paths:
+            checked, found = compare_files(objects, paths, workers=workers, step=shown.step, done=shown.advance)
+            faults += found
+        else:
+            faults += table_faults(objects)
+            files = present_files(open_raw(objects), Selection(*nights, ccds))
+            checked = len(files)
+            shown.step("verify", checked)
+            faults += shard_faults(objects, files, workers=workers, done=shown.advance)
+    for fault in faults:
+        click.echo(fault, err=True)
+    if as_json:
+        print_json({"files": checked, "faults": faults})
+    elif not quiet:
+        click.echo(f"checked {counted(checked, 'file')}: {counted(len(faults), 'fault')}")
+    return 1 if faults else 0
