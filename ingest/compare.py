@@ -21,7 +21,7 @@ from ztfzarr.ingest.sources import Source, find_sources
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.store.check import PresentFile
 from ztfzarr.store.objects import Objects
-from ztfzarr.store.register import open_raw
+from ztfzarr.store.register import array_of, open_raw
 
 
 def compare_files(
@@ -86,7 +86,7 @@ def file_differences(objects: Objects, source: Source) -> Iterator[str]:
 
 
 def _entry(group: zarr.Group, name: str, file: PresentFile) -> object:
-    return np.asarray(group[name][file.row, file.ccd - 1])[()]  # type: ignore[index]
+    return np.asarray(array_of(group, name)[file.row, file.ccd - 1])[()]
 
 
 def _header_differences(group: zarr.Group, file: PresentFile, hdus: Sequence[Hdu]) -> Iterator[str]:

@@ -136,9 +136,7 @@ def _read(label: str) -> tuple[bytes, list[Any]]:
 class FitsArray(BackendArray):
     """Quadrants or overscans of raw files, read when they are indexed."""
 
-    def __init__(
-        self, files: dict[tuple[int, int], RawFile], shape: tuple[int, ...], first_image: int
-    ) -> None:
+    def __init__(self, files: dict[tuple[int, int], RawFile], shape: tuple[int, ...], first_image: int) -> None:
         self.files = files
         self.shape = shape
         self.first_image = first_image

@@ -101,8 +101,10 @@ def header_hdus(headers: Sequence[bytes]) -> list[Hdu]:
     hdus: list[Hdu] = []
     offset = 0
     for text in headers:
-        hdus.append(_read_hdu(lambda start, length, text=text, at=offset: text[start - at :][:length], len(hdus), offset))
-        offset = hdus[-1].end
+        read_at = file_bytes(text)
+        hdu = _read_hdu(lambda start, length, read=read_at, at=offset: read(start - at, length), len(hdus), offset)  # type: ignore[misc]
+        hdus.append(hdu)
+        offset = hdu.end
     return hdus
 
 

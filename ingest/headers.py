@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.register import existing_document, open_raw, read_table
+from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
 
 
 def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0) -> fits.Header:
@@ -42,7 +42,7 @@ def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0)
         raise StoreError(f"no CCD {ccd}, HDU {hdu}: expected 1-16 and 0-8")
     group = open_raw(objects)
     row = row_of(group, exposure)
-    blocks = header_blocks(_header_array(group)[row, ccd - 1, hdu])
+    blocks = header_blocks(array_of(group, "header")[row, ccd - 1, hdu])
     if not blocks:
         raise StoreError(f"exposure {exposure} has no file of CCD {ccd} in {objects.location}")
     return fits.Header.fromstring(blocks)
@@ -58,7 +58,7 @@ def row_of(group: zarr.Group, exposure: int) -> int:
 
 def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
     """Return the header blocks of the nine HDUs of a file."""
-    table = np.asarray(_header_array(group)[row, ccd - 1])
+    table = np.asarray(array_of(group, "header")[row, ccd - 1])
     return [header_blocks(table[hdu]) for hdu in range(N_HDU)]
 
 
@@ -66,9 +66,3 @@ def header_blocks(padded: Any) -> bytes:
     """Return header blocks without their padding: no FITS header holds a byte 0."""
     values: NDArray[np.uint8] = np.asarray(padded)
     return values.tobytes().rstrip(b"\0")
-
-
-def _header_array(group: zarr.Group) -> zarr.Array[Any]:
-    array = group["header"]
-    assert isinstance(array, zarr.Array)
-    return array

@@ -55,9 +55,3 @@ def parse_name(name: str) -> RawName:
     except ValueError:
         raise RefusedError(f"{match['exposure'][:8]} in the name is no date: expected YYYYMMDD") from None
     return RawName(int(match["exposure"]), int(match["field"]), match["filter"], ccd, kind)
-
-
-def archive_folder(exposure: int) -> str:
-    """Return the archive's folder of an exposure, ``raw/YYYY/MMDD/FFFFFF``."""
-    text = f"{exposure:014d}"
-    return f"raw/{text[:4]}/{text[4:8]}/{text[8:]}"

@@ -1,4 +1,4 @@
-"""Raw files back from the cube: byte for byte where the file's form allows, else the same pixels and cards."""
+"""Raw files back from the cube: byte for byte where its form allows, else the same pixels and cards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import zarr
@@ -19,23 +19,23 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from ztfzarr.errors import RefusedError
-from ztfzarr.ingest.hdus import BLOCK, Hdu, file_bytes, header_hdus
+from ztfzarr.geometry import archive_folder
+from ztfzarr.ingest.hdus import BLOCK, Hdu, header_hdus
 from ztfzarr.ingest.headers import file_headers
-from ztfzarr.ingest.images import StoredImage, image_shape, is_compressed
-from ztfzarr.ingest.names import archive_folder
+from ztfzarr.ingest.images import StoredImage, is_compressed
 from ztfzarr.ingest.tiles import GZIP, RICE, algorithm, columns_of, rice_parameters
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.kernels.rice import encode_tiles
 from ztfzarr.store.check import PresentFile, Selection, present_files
 from ztfzarr.store.objects import Objects, open_objects
-from ztfzarr.store.register import existing_document, open_raw
+from ztfzarr.store.register import array_of, existing_document, open_raw
 
 # Level of CFITSIO's gzip of tiles, found by comparing bytes with files of fpack 1.7.0 (CFITSIO 4.2).
 GZIP_LEVEL: Final = 1
 COMPRESSION_CARDS: Final = (
-    "ZIMAGE", "ZTENSION", "ZCMPTYPE", "ZQUANTIZ", "ZDITHER0", "ZBITPIX", "ZNAXIS*", "ZTILE*", "ZNAME?", "ZVAL?",
-    "ZPCOUNT", "ZGCOUNT", "ZSCALE", "ZZERO", "ZBLANK", "ZHECKSUM", "ZDATASUM", "TFIELDS", "TTYPE*", "TFORM*", "THEAP",
-    "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM",
+    "ZIMAGE", "ZTENSION", "ZCMPTYPE", "ZQUANTIZ", "ZDITHER0", "ZBITPIX", "ZNAXIS*", "ZTILE*", "ZNAME?",
+    "ZVAL?", "ZPCOUNT", "ZGCOUNT", "ZSCALE", "ZZERO", "ZBLANK", "ZHECKSUM", "ZDATASUM", "TFIELDS", "TTYPE*",
+    "TFORM*", "THEAP", "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM",
 )  # fmt: skip
 
 
@@ -92,11 +92,11 @@ def restore(
 
 def _restore_file(objects: Objects, directory: Path, file: PresentFile) -> Restored:
     group = open_raw(objects)
-    name = str(_array(group, "source_name")[file.row, file.ccd - 1])
+    name = str(array_of(group, "source_name")[file.row, file.ccd - 1])
     path = directory / archive_folder(file.exposure) / name
     headers = file_headers(group, file.row, file.ccd)
     images = stored_images(group, file)
-    expected = str(_array(group, "source_sha256")[file.row, file.ccd - 1])
+    expected = str(array_of(group, "source_sha256")[file.row, file.ccd - 1])
     try:
         content = rebuild(headers, images)
         if hashlib.sha256(content).hexdigest() != expected:
@@ -118,16 +118,10 @@ def _written(path: Path, content: bytes, identical: bool) -> Restored:
     return Restored(path, identical)
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return array
-
-
 def stored_images(group: zarr.Group, file: PresentFile) -> list[StoredImage]:
     """Read the eight images of a file from the cube, as integers."""
     place = file.row, file.ccd - 1
-    read = {n: np.asarray(_array(group, n)[place]) for n in ("raw", "overscan", "zscale", "zzero", "zdither")}
+    read = {n: np.asarray(array_of(group, n)[place]) for n in ("raw", "overscan", "zscale", "zzero", "zdither")}
     pixels = [*read["raw"], *read["overscan"]]
     return [
         StoredImage(np.ascontiguousarray(pixels[i]), read["zscale"][i], read["zzero"][i], int(read["zdither"][i]))
@@ -190,7 +184,7 @@ def _tiles(hdu: Hdu, image: StoredImage) -> tuple[list[bytes], NDArray[np.bool_]
     method = algorithm(hdu)
     if (hdu.integer("ZTILE1", 0), hdu.integer("ZTILE2", 1)) != (image.integers.shape[1], 1):
         raise NotIdenticalError
-    if bitpix > 0 and lossless.any() or method not in RICE | GZIP:
+    if (bitpix > 0 and lossless.any()) or method not in RICE | GZIP:
         raise NotIdenticalError
     columns = columns_of(hdu, hdu.integer("NAXIS1"))
     fallback = lossless & ("GZIP_COMPRESSED_DATA" in columns)
@@ -199,13 +193,12 @@ def _tiles(hdu: Hdu, image: StoredImage) -> tuple[list[bytes], NDArray[np.bool_]
             raise NotIdenticalError
         block, bytepix = rice_parameters(hdu)
         heap, lengths = encode_tiles(image.integers, block=block, bytepix=bytepix)
-        tiles = np.split(heap, np.cumsum(lengths)[:-1])
+        tiles = [tile.tobytes() for tile in np.split(heap, np.cumsum(lengths)[:-1])]
     else:
         size = 4 if bitpix < 0 else bitpix // 8
         tiles = [_gzip(row, size, shuffle=method == "GZIP_2") for row in image.integers]
     return [
-        _gzip(image.integers[row], 4, shuffle=False) if fallback[row] else bytes(tile)
-        for row, tile in enumerate(tiles)
+        _gzip(image.integers[row], 4, shuffle=False) if fallback[row] else tile for row, tile in enumerate(tiles)
     ], fallback
 
 

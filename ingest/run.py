@@ -12,6 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+
 from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.ingest.fill import fill_file
 from ztfzarr.ingest.scan import RawFile, scan
@@ -21,6 +23,7 @@ from ztfzarr.store.raw import dimension_lengths
 from ztfzarr.store.register import (
     Exposure,
     FilledFile,
+    array_of,
     create_raw,
     existing_document,
     mark,
@@ -162,16 +165,17 @@ def exposure_rows(objects: Objects) -> dict[int, int]:
     return {int(number): row for row, number in enumerate(read_table(open_raw(objects), "exposure"))}
 
 
-def _fitting(
-    files: Iterable[RawFile], shape: tuple[int, int, int], report: Report
-) -> Iterator[RawFile]:
+def _fitting(files: Iterable[RawFile], shape: tuple[int, int, int], report: Report) -> Iterator[RawFile]:
     for file in files:
         if file.shape == shape:
             yield file
         else:
             (ny, nx, no), (my, mx, mo) = file.shape, shape
             report.refused.append(
-                (file.source.label, f"quadrants of {ny} x {nx} + {no} pixels, expected {my} x {mx} + {mo} as in the cube")
+                (
+                    file.source.label,
+                    f"quadrants of {ny} x {nx} + {no} pixels, expected {my} x {mx} + {mo} as in the cube",
+                )
             )
 
 
@@ -199,25 +203,34 @@ def _absent(
     objects: Objects, files: Sequence[RawFile], known: dict[int, int], report: Report, check: bool
 ) -> Iterator[RawFile]:
     """Skip the files that are in the cube; refuse others that claim their places."""
-    if not known:
-        yield from files
-        return
-    group = open_raw(objects)
-    present = read_table(group, "present")
-    for file in files:
-        row, ccd = known.get(file.name.exposure), file.name.ccd
-        if row is None or not present[row, ccd - 1]:
+    registered = [file for file in files if file.name.exposure in known]
+    yield from (file for file in files if file.name.exposure not in known)
+    for file, (present, name, size, sha256) in zip(registered, _entries(objects, registered, known), strict=True):
+        if not present:
             yield file
-            continue
-        name = str(group["source_name"][row, ccd - 1])  # type: ignore[index]
-        size = int(group["source_size"][row, ccd - 1])  # type: ignore[index, arg-type]
-        if (name, size) == (file.source.name, file.size) and not check:
-            report.skipped += 1
-        elif _sha256(file) == str(group["source_sha256"][row, ccd - 1]):  # type: ignore[index]
+        elif ((name, size) == (file.source.name, file.size) and not check) or _sha256(file) == sha256:
             report.skipped += 1
         else:
-            why = f"differs from {name}, which the cube holds for exposure {file.name.exposure}, CCD {ccd}"
+            why = (
+                f"differs from {name}, which the cube holds for exposure {file.name.exposure}, CCD {file.name.ccd}"
+            )
             report.refused.append((file.source.label, why))
+
+
+def _entries(
+    objects: Objects, files: Sequence[RawFile], known: dict[int, int]
+) -> Iterator[tuple[bool, str, int, str]]:
+    """Return whether each file's place is taken, and the name, size and SHA-256 of what is there."""
+    if not files:
+        return iter(())
+    group = open_raw(objects)
+    row = np.array([known[file.name.exposure] for file in files])
+    ccd = np.array([file.name.ccd - 1 for file in files])
+    columns = [
+        np.asarray(array_of(group, name).vindex[row, ccd]).tolist()
+        for name in ("present", "source_name", "source_size", "source_sha256")
+    ]
+    return zip(*columns, strict=True)
 
 
 def _sha256(file: RawFile) -> str:

@@ -96,9 +96,8 @@ def file_shape(hdus: Sequence[Hdu]) -> tuple[int, int, int]:
     for index, shape in enumerate(shapes, start=1):
         expected = (ny, nx) if index <= 4 else (ny, overscan[1])
         if shape != expected:
-            raise RefusedError(
-                f"HDU {index}: {shape[0]} x {shape[1]} pixels, expected {expected[0]} x {expected[1]} as its fellows"
-            )
+            wanted = f"expected {expected[0]} x {expected[1]} as its fellows"
+            raise RefusedError(f"HDU {index}: {shape[0]} x {shape[1]} pixels, {wanted}")
     return ny, nx, overscan[1]
 
 
@@ -125,7 +124,9 @@ def _check_channel(name: RawName, hdu: Hdu) -> None:
     if ccd is not None and ccd != name.ccd:
         raise RefusedError(f"HDU {hdu.index}: CCD_ID = {ccd} in the header, but CCD {name.ccd} in the name")
     if amplifier is not None and amplifier != quadrant - 1:
-        raise RefusedError(f"HDU {hdu.index}: AMP_ID = {amplifier}, expected {quadrant - 1} for quadrant {quadrant}")
+        raise RefusedError(
+            f"HDU {hdu.index}: AMP_ID = {amplifier}, expected {quadrant - 1} for quadrant {quadrant}"
+        )
 
 
 def coordinates(name: RawName, primary: Hdu) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import obstore
-from obstore.store import from_url
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.ingest.hdus import ReadAt, open_bytes
+from ztfzarr.store.objects import open_url
 
 SUFFIXES: Final = (".fits", ".fits.fz")
 
@@ -72,8 +72,7 @@ def _refusing() -> Iterator[None]:
 def _open_url(url: str) -> tuple[Any, str]:
     """Open the store of a URL's folder, and return it with the name inside."""
     folder, name = url.rsplit("/", 1)
-    options = {"allow_http": True} if url.startswith("http://") else {}
-    return from_url(folder, client_options=options), name  # type: ignore[call-overload]
+    return open_url(folder), name
 
 
 def _ranges(store: Any, key: str, size: int) -> ReadAt:
@@ -137,9 +136,9 @@ def _labels(path: str) -> Iterator[str]:
 def _below_folder(folder: str) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        yield from (os.path.join(parent, name) for name in sorted(names) if name.endswith(SUFFIXES))
+        yield from (str(Path(parent, name)) for name in sorted(names) if name.endswith(SUFFIXES))
 
 
 def _below_url(url: str) -> Iterator[str]:
-    for batch in obstore.list(from_url(url.rstrip("/"))):  # type: ignore[call-overload]
+    for batch in obstore.list(open_url(url.rstrip("/"))):
         yield from (url + meta["path"] for meta in batch if meta["path"].endswith(SUFFIXES))

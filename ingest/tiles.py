@@ -15,7 +15,20 @@ from ztfzarr.ingest.hdus import Hdu
 from ztfzarr.kernels.rice import decode_tiles
 
 FORMAT: Final = re.compile(r"(\d*)([LXBIJKAEDCMPQ])(.*)", re.ASCII)
-WIDTH: Final = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+WIDTH: Final = {
+    "L": 1,
+    "B": 1,
+    "I": 2,
+    "J": 4,
+    "K": 8,
+    "A": 1,
+    "E": 4,
+    "D": 8,
+    "C": 8,
+    "M": 16,
+    "P": 8,
+    "Q": 16,
+}
 NUMBER: Final = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 
 RICE: Final = frozenset({"RICE_1", "RICE_ONE"})
@@ -121,9 +134,7 @@ def _field(table: NDArray[np.uint8], offset: int, dtype: str, count: int = 1) ->
     return np.ascontiguousarray(table[:, offset : offset + width]).view(dtype)
 
 
-def _numbers(
-    hdu: Hdu, table: NDArray[np.uint8], column: tuple[int, str] | None
-) -> NDArray[np.float64] | None:
+def _numbers(hdu: Hdu, table: NDArray[np.uint8], column: tuple[int, str] | None) -> NDArray[np.float64] | None:
     if column is None:
         return None
     if column[1] not in NUMBER:

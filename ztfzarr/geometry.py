@@ -171,3 +171,9 @@ def filefracday_time(exposure: int) -> np.datetime64:
     text = f"{exposure:014d}"
     day = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:8]}", "us")
     return day + np.timedelta64(int(text[8:]) * 86_400, "us")
+
+
+def archive_folder(exposure: int) -> str:
+    """Return the archive's folder of an exposure, ``raw/YYYY/MMDD/FFFFFF``."""
+    text = f"{exposure:014d}"
+    return f"raw/{text[:4]}/{text[4:8]}/{text[8:]}"

@@ -36,7 +36,7 @@ def _shortened(message: str) -> str:
 
 
 def _unequal_lengths(document: dict[str, Any]) -> Iterator[str]:
-    """A dimension has one length in all arrays."""
+    """Say where a dimension has more than one length."""
     first: dict[str, tuple[str, int]] = {}
     for name, array in document["consolidated_metadata"]["metadata"].items():
         for dimension, length in zip(array["dimension_names"], array["shape"], strict=True):

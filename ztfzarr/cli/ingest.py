@@ -57,6 +57,7 @@ def ingest(
 
 def _summary(report: Report) -> str:
     rate = report.pixels / 1e6 / max(report.seconds, 1e-6)
-    done = f"ingested {counted(report.ingested, 'file')} ({size(report.source_bytes)}, {report.pixels / 1e6:.0f} Mpix)"
+    volume = f"{size(report.source_bytes)}, {report.pixels / 1e6:.0f} Mpix"
+    done = f"ingested {counted(report.ingested, 'file')} ({volume})"
     pace = f" in {report.seconds:.1f} s, {rate:.0f} Mpix/s" if report.ingested else ""
     return f"{done}{pace}; {report.skipped} were there already, {len(report.refused)} refused"

@@ -63,13 +63,15 @@ def info(store: str, as_json: bool) -> None:
 def _described(found: Summary) -> str:
     ny, nx, overscan = found.shape
     span = f"{_date(found.first_night)} to {_date(found.last_night)}" if found.exposures else "none yet"
-    per_file = found.objects / max(found.files, 1)
-    ratio = found.stored_bytes / max(found.source_bytes, 1)
+    counts = [counted(found.exposures, "exposure"), counted(found.nights, "night"), counted(found.files, "file")]
+    stored = f"{size(found.stored_bytes)} in {counted(found.objects, 'object')}"
+    per_file = f"{found.objects / max(found.files, 1):.1f} a file"
+    ratio = f"{found.stored_bytes / max(found.source_bytes, 1):.3f} of the raw files' {size(found.source_bytes)}"
     return f"""\
 {found.location}
-  raw  {counted(found.exposures, "exposure")} of {counted(found.nights, "night")} ({span}), {counted(found.files, "file")}
+  raw  {counts[0]} of {counts[1]} ({span}), {counts[2]}
        quadrants of {ny} x {nx} pixels, overscans of {overscan} columns
-       {size(found.stored_bytes)} in {counted(found.objects, "object")} ({per_file:.1f} a file), {ratio:.3f} of the raw files' {size(found.source_bytes)}
+       {stored} ({per_file}), {ratio}
 
 In DN, sorted in time, lazily:
   import ztfzarr

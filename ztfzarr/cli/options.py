@@ -25,7 +25,9 @@ class Nights(click.ParamType[tuple[int, int]]):
         if isinstance(value, tuple):
             return value
         first, colon, last = str(value).partition(":")
-        nights = [_night(text) if text else default for text, default in zip((first, last), ALL_NIGHTS, strict=True)]
+        nights = [
+            _night(text) if text else default for text, default in zip((first, last), ALL_NIGHTS, strict=True)
+        ]
         if (not colon and not first) or None in nights:
             self.fail(f"{value!r} is no night: expected 2020-08-01 or 2020-08-01:2020-08-31", param, ctx)
         low, high = int(nights[0] or 0), int(nights[1] or 0)
@@ -78,8 +80,21 @@ class Shape(click.ParamType[tuple[int, int]]):
 
 def selecting(command: Command) -> Command:
     """Add ``--night`` and ``--ccds``."""
-    command = click.option("--ccds", type=Ccds(), default=tuple(range(1, 17)), help="CCDs, as in 1,2 or 1-4,9.", show_default="all")(command)
-    return click.option("--night", "nights", type=Nights(), default=ALL_NIGHTS, help="Night 2020-08-01 or FROM:TO.", show_default="all")(command)
+    command = click.option(
+        "--ccds",
+        type=Ccds(),
+        default=tuple(range(1, 17)),
+        help="CCDs, as in 1,2 or 1-4,9.",
+        show_default="all",
+    )(command)
+    return click.option(
+        "--night",
+        "nights",
+        type=Nights(),
+        default=ALL_NIGHTS,
+        help="Night 2020-08-01 or FROM:TO.",
+        show_default="all",
+    )(command)
 
 
 def reporting(command: Command) -> Command:

@@ -52,5 +52,7 @@ def restore(
     elif not quiet:
         for path in others:
             click.echo(f"not the original's bytes, but its pixels and cards: {path}")
-        click.echo(f"restored {counted(identical, 'file')} byte for byte, {len(others)} with the same pixels and cards")
+        click.echo(
+            f"restored {counted(identical, 'file')} byte for byte, {len(others)} with the same pixels and cards"
+        )
     return 1 if errors else 0

@@ -45,7 +45,7 @@ def simulate(
     from ztfzarr.simulate import simulate_night
 
     with progress(quiet) as shown:
-        begun = []
+        begun: list[bool] = []
 
         def advance(done: int, total: int) -> None:
             if not begun:

@@ -40,10 +40,10 @@ RANDOM: Final = random_sequence()
 def _sequence_position(row: int, column: int, zdither0: int, random: NDArray[np.float32]) -> tuple[int, int]:
     """Find the seed and position in the sequence of a pixel (FITS 4.0 §10.2.1: one tile a row)."""
     seed = (row + zdither0 - 1) % N_RANDOM
-    position = np.int64(random[seed] * np.float32(500.0)) + column
+    position = int(random[seed] * np.float32(500.0)) + column
     while position >= N_RANDOM:  # the next run starts at the next seed's own offset
         seed = (seed + 1) % N_RANDOM
-        position += np.int64(random[seed] * np.float32(500.0)) - N_RANDOM
+        position += int(random[seed] * np.float32(500.0)) - N_RANDOM
     return seed, position
 
 
@@ -66,9 +66,7 @@ def _scale_block(
 
 
 @numba.njit(nogil=True, cache=True)
-def _scale_undithered(
-    integers: NDArray[np.int32], scale: float, zero: float, out: NDArray[np.float32]
-) -> None:
+def _scale_undithered(integers: NDArray[np.int32], scale: float, zero: float, out: NDArray[np.float32]) -> None:
     nan = np.float32(np.nan)
     for i in range(integers.size):
         v = integers[i]
@@ -128,6 +126,6 @@ def decode_rows(
                 position += n
                 if position == N_RANDOM:
                     seed = (seed + 1) % N_RANDOM
-                    position = np.int64(random[seed] * np.float32(500.0))
+                    position = int(random[seed] * np.float32(500.0))
             integers[y, x : x + n] = bits[:n]
             x += n

@@ -20,7 +20,7 @@ CODE_BITS: Final = {1: 3, 2: 4, 4: 5}
 CODE_RAW: Final = {1: 6, 2: 14, 4: 25}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _leading_zeros(_context: Any, _word: Any) -> Any:
     """Count the leading zeros of a uint64 other than 0: one instruction, which numba does not offer."""
 
@@ -51,9 +51,7 @@ def _unfold(folded: np.uint32) -> np.uint32:
 
 
 @numba.njit(nogil=True, cache=True)
-def _decode_raw(
-    heap: NDArray[np.uint8], state: NDArray[np.int64], out: NDArray[np.int32], raw_bits: int
-) -> bool:
+def _decode_raw(heap: NDArray[np.uint8], state: NDArray[np.int64], out: NDArray[np.int32], raw_bits: int) -> bool:
     """Decode a block of folded differences that are not coded."""
     position, end, bits, last = state[0], state[1], state[2], np.uint32(state[3])
     word = np.uint64(state[4])
@@ -70,9 +68,7 @@ def _decode_raw(
 
 
 @numba.njit(nogil=True, cache=True)
-def _decode_split(
-    heap: NDArray[np.uint8], state: NDArray[np.int64], out: NDArray[np.int32], split: int
-) -> bool:
+def _decode_split(heap: NDArray[np.uint8], state: NDArray[np.int64], out: NDArray[np.int32], split: int) -> bool:
     """Decode a block of folded differences: the top part in unary, ``split`` low bits as they are."""
     position, end, bits, last = state[0], state[1], state[2], np.uint32(state[3])
     word = np.uint64(state[4])
@@ -241,7 +237,7 @@ def _encode_block(
     else:
         bit = _put(out, bit, np.uint64(split + 1), code_bits)
         for value in folded:
-            bit += np.int64(value >> np.uint32(split))
+            bit += int(value >> np.uint32(split))
             bit = _put(out, bit, np.uint64(1), 1)
             bit = _put(out, bit, np.uint64(value), split)
     return bit

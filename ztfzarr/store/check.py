@@ -99,7 +99,11 @@ def present_files(group: zarr.Group, selection: Selection) -> list[PresentFile]:
 
 
 def shard_faults(
-    objects: Objects, files: list[PresentFile], *, workers: int | None = None, done: Callable[[], None] | None = None
+    objects: Objects,
+    files: list[PresentFile],
+    *,
+    workers: int | None = None,
+    done: Callable[[], None] | None = None,
 ) -> Iterator[str]:
     """Check every chunk of the files' shards, and their headers: one line a fault, naming the pixels it hits."""
     document = existing_document(objects)
@@ -136,11 +140,12 @@ def _object_faults(objects: Objects, key: str, name: str, form: ShardFormat, fil
 
 
 def _pixels(name: str, form: ShardFormat, position: tuple[int, ...]) -> str:
-    """Say which quadrant and rows a chunk holds."""
+    """Say which quadrant, rows and columns a chunk holds."""
     if name not in ("raw", "overscan"):
         return ""
-    first = position[3] * form.chunk[3]
-    return f", quadrant {position[2] + 1}, rows {first}-{first + form.chunk[3] - 1}"
+    (y, x), (ny, nx) = position[3:], form.chunk[3:]
+    columns = f"columns {x * nx}-{(x + 1) * nx - 1}"
+    return f", quadrant {position[2] + 1}, rows {y * ny}-{(y + 1) * ny - 1}, {columns}"
 
 
 def _header_faults(header: Any, file: PresentFile) -> Iterator[str]:

@@ -75,9 +75,7 @@ def lock(
         objects.delete(held.key)
 
 
-def _acquire(
-    objects: Objects, folder: str, waiting: Callable[[str], None] | None, patience: float
-) -> Lock:
+def _acquire(objects: Objects, folder: str, waiting: Callable[[str], None] | None, patience: float) -> Lock:
     give_up = time.monotonic() + patience
     while True:
         started = time.monotonic()

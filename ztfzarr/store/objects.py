@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
+from obstore.store import ClientConfig, from_url
 from obstore.store import ObjectStore as ObstoreStore
-from obstore.store import from_url
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, ObjectStore
@@ -44,6 +44,12 @@ class Objects(Protocol):
 
     def get(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if it is absent."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return part of an object's bytes."""
+
+    def get_tail(self, key: str, length: int) -> bytes:
+        """Return the last bytes of an object, fewer if it is shorter; FileNotFoundError if it is absent."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole, durably: a reader sees the old one or the new one."""
@@ -84,6 +90,17 @@ class LocalObjects:
     def get(self, key: str) -> bytes:
         """Return a file's bytes; FileNotFoundError if it is absent."""
         return (self.root / key).read_bytes()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return part of a file's bytes."""
+        with (self.root / key).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), length, start)
+
+    def get_tail(self, key: str, length: int) -> bytes:
+        """Return the last bytes of a file."""
+        with (self.root / key).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            return os.pread(file.fileno(), length, max(0, size - length))
 
     def put(self, key: str, data: bytes) -> None:
         """Replace a file, atomically, once its bytes are on the disk."""
@@ -166,17 +183,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def open_url(url: str) -> ObstoreStore:
+    """Open a prefix of an object store, or a folder of a web server; credentials from the environment."""
+    plain = ClientConfig(allow_http=True) if url.startswith("http://") else None
+    store: ObstoreStore = from_url(url, client_options=plain)
+    return store
+
+
 class RemoteObjects:
     """A prefix of an object store, through obstore."""
 
     def __init__(self, url: str) -> None:
         self.location = url.rstrip("/")
-        options = {"allow_http": True} if url.startswith("http://") else {}
-        self.store: ObstoreStore = from_url(self.location, client_options=options)  # type: ignore[arg-type]
+        self.store = open_url(self.location)
 
     def get(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if it is absent."""
         return bytes(obstore.get(self.store, key).bytes())
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return part of an object's bytes."""
+        return bytes(obstore.get_range(self.store, key, start=start, length=length))
+
+    def get_tail(self, key: str, length: int) -> bytes:
+        """Return the last bytes of an object, by a suffix request."""
+        return bytes(obstore.get(self.store, key, options={"range": {"suffix": length}}).bytes())
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole; object stores replace atomically."""

@@ -28,13 +28,18 @@ from ztfzarr.store.raw import (
     VARIABLES,
     arrays_of,
     dimension_lengths,
+    file_key,
     label_values,
     new_document,
     resized,
 )
 from ztfzarr.store.shard import encode_shard, same_content, shard_format
 
-ROOT: Final = {"zarr_format": 3, "node_type": "group", "attributes": {"format": FORMAT, "title": "ztfzarr store"}}
+ROOT: Final = {
+    "zarr_format": 3,
+    "node_type": "group",
+    "attributes": {"format": FORMAT, "title": "ztfzarr store"},
+}
 DOCUMENT: Final = f"{GROUP}/zarr.json"
 
 PARTIAL_SECONDS: Final = 3600.0
@@ -103,10 +108,11 @@ def open_raw(objects: Objects, *, read_only: bool = True) -> zarr.Group:
 
 def read_table(group: zarr.Group, name: str) -> NDArray[Any]:
     """Read a table whole."""
-    return np.asarray(_array(group, name)[...])
+    return np.asarray(array_of(group, name)[...])
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group."""
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{group.name}/{name} is no array")
@@ -172,7 +178,9 @@ def register(objects: Objects, exposures: Sequence[Exposure], *, waiting: Waitin
         return len(new)
 
 
-def fill(objects: Objects, document: dict[str, Any], key: tuple[int, int], values: dict[str, NDArray[Any]]) -> None:
+def fill(
+    objects: Objects, document: dict[str, Any], key: tuple[int, int], values: dict[str, NDArray[Any]]
+) -> None:
     """Create the file-owned objects of one file.
 
     Parameters
@@ -206,8 +214,7 @@ def fill(objects: Objects, document: dict[str, Any], key: tuple[int, int], value
 
 def object_key(document: dict[str, Any], name: str, key: tuple[int, int]) -> str:
     """Return the key of the object that a file owns in an array; ``key`` is its row and CCD label."""
-    rest = len(arrays_of(document)[name]["shape"]) - 2
-    return f"{GROUP}/{name}/c/{key[0]}/{key[1] - 1}" + "/0" * rest
+    return file_key(name, len(arrays_of(document)[name]["shape"]), (key[0], key[1] - 1))
 
 
 def mark(objects: Objects, files: Sequence[FilledFile], *, waiting: Waiting | None = None) -> list[FilledFile]:
@@ -223,7 +230,8 @@ def mark(objects: Objects, files: Sequence[FilledFile], *, waiting: Waiting | No
     with lock(objects, GROUP, waiting=waiting) as held:
         document = _with_room_for_headers(objects, held, files)
         arrays = open_raw_arrays(objects, document)
-        rows = {int(number): row for row, number in enumerate(arrays["exposure"][...])}
+        numbers = np.asarray(arrays["exposure"][...]).tolist()
+        rows = {number: row for row, number in enumerate(numbers)}
         time = np.array([rows[f.exposure] for f in files])
         ccd = np.array([f.ccd - 1 for f in files])
         taken = np.asarray(arrays["present"].vindex[time, ccd]) == 1
@@ -231,7 +239,7 @@ def mark(objects: Objects, files: Sequence[FilledFile], *, waiting: Waiting | No
         lost = [f for f, t, sha in zip(files, taken, held_sha, strict=True) if t and sha != f.sha256]
         free = np.flatnonzero(~taken)
         if free.size:
-            _write_tables(arrays, [files[i] for i in free], time[free], ccd[free])
+            _write_tables(arrays, [files[i] for i in free.tolist()], time[free], ccd[free])
             held.check()
             arrays["present"].vindex[time[free], ccd[free]] = np.ones(free.size, np.int8)
         return lost
@@ -267,7 +275,7 @@ def _write_tables(
         arrays[name].vindex[time[:, None], ccd[:, None], last[None, :]] = table
     for row in np.unique(time):
         block = np.asarray(arrays["header"][row])
-        for i in np.flatnonzero(time == row):
+        for i in np.flatnonzero(time == row).tolist():
             for hdu, text in enumerate(files[i].headers):
                 block[ccd[i], hdu] = 0
                 block[ccd[i], hdu, : len(text)] = np.frombuffer(text, np.uint8)

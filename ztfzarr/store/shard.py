@@ -1,11 +1,13 @@
-"""One object of a sharded array: encoded whole by its writer, and checked without decoding.
+"""One object of a sharded array: written whole, read by chunks, checked without decoding.
 
-zarr's own writer goes through the array; ours makes the bytes, so that an object is created once, durably
-and exclusively, from one chunk of pixels at a time. The format is zarr's sharding codec (index at the end).
+The format is zarr's sharding codec (index at the end, pcodec and CRC32C inside), and zarr reads and writes the
+same objects. Ours makes an object's bytes so that it is created once, durably and exclusively; and decodes
+chunks one by one on the caller's threads: twice the speed of going through zarr's event loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,8 +16,14 @@ import numpy as np
 from numcodecs.pcodec import PCodec
 from numpy.typing import NDArray
 
+from ztfzarr.errors import StoreError
+from ztfzarr.store.objects import Objects
+
 MISSING: Final = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 CRC_BYTES: Final = 4
+ENTRY_BYTES: Final = 16
+
+Position = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class ShardFormat:
         """Chunks along each dimension of a shard."""
         return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
 
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index at the end of a shard, with its checksum."""
+        return int(np.prod(self.grid)) * ENTRY_BYTES + CRC_BYTES
+
 
 def shard_format(metadata: dict[str, Any]) -> ShardFormat:
     """Read the layout of a sharded array from its ``zarr.json``."""
@@ -43,7 +56,7 @@ def shard_format(metadata: dict[str, Any]) -> ShardFormat:
     )
 
 
-def encode_shard(form: ShardFormat, values: NDArray[Any], fill: Any) -> bytes:
+def encode_shard(form: ShardFormat, values: NDArray[Any], fill: float) -> bytes:
     """Encode the values of one shard, every chunk written, padded with ``fill`` beyond the array's edge.
 
     Parameters
@@ -60,8 +73,7 @@ def encode_shard(form: ShardFormat, values: NDArray[Any], fill: Any) -> bytes:
     offset = 0
     for position in np.ndindex(form.grid):
         region = tuple(
-            slice(i * c, min((i + 1) * c, n))
-            for i, c, n in zip(position, form.chunk, values.shape, strict=True)
+            slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(position, form.chunk, values.shape, strict=True)
         )
         chunk = _with_crc(bytes(form.codec.encode(_padded(values[region], form.chunk, fill))))
         index[position] = offset, len(chunk)
@@ -71,7 +83,7 @@ def encode_shard(form: ShardFormat, values: NDArray[Any], fill: Any) -> bytes:
     return b"".join(parts)
 
 
-def _padded(values: NDArray[Any], shape: tuple[int, ...], fill: Any) -> NDArray[Any]:
+def _padded(values: NDArray[Any], shape: tuple[int, ...], fill: float) -> NDArray[Any]:
     if values.shape == shape:
         return np.ascontiguousarray(values)
     chunk = np.full(shape, fill, values.dtype)
@@ -80,10 +92,87 @@ def _padded(values: NDArray[Any], shape: tuple[int, ...], fill: Any) -> NDArray[
 
 
 def _with_crc(data: bytes) -> bytes:
-    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+    return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
-def bad_chunks(form: ShardFormat, data: bytes) -> list[tuple[int, ...]] | None:
+def _without_crc(data: bytes) -> bytes | None:
+    """Return the data in front of a checksum; None if the checksum does not hold."""
+    plain = data[:-CRC_BYTES]
+    whole = len(data) > CRC_BYTES and google_crc32c.value(plain) == int.from_bytes(data[-CRC_BYTES:], "little")
+    return plain if whole else None
+
+
+def read_index(form: ShardFormat, tail: bytes) -> NDArray[np.uint64] | None:
+    """Read a shard's index, (*grid, 2: offset, length), from the end of its bytes; None if it is damaged."""
+    plain = _without_crc(tail[-form.index_bytes :]) if len(tail) >= form.index_bytes else None
+    return None if plain is None else np.frombuffer(plain, "<u8").reshape(*form.grid, 2)
+
+
+def read_chunks(
+    objects: Objects, key: str, form: ShardFormat, positions: Sequence[Position]
+) -> dict[Position, bytes] | None:
+    """Read the encoded chunks of a shard at some positions of its grid.
+
+    One request where most of the shard is wanted; else one for the index and one for each run of neighbours.
+
+    Returns
+    -------
+    dict or None
+        Chunks by position, without those that the shard does not hold; None if the object is absent.
+
+    Raises
+    ------
+    StoreError
+        If the index is damaged.
+    """
+    most = 2 * len(positions) > np.prod(form.grid)
+    try:
+        data = objects.get(key) if most else objects.get_tail(key, form.index_bytes)
+    except FileNotFoundError:
+        return None
+    index = read_index(form, data)
+    if index is None:
+        raise StoreError(f"index of {key} is damaged: ztfzarr verify names what is hit")
+    places = {p: (int(index[p][0]), int(index[p][1])) for p in positions if index[p][0] != MISSING}
+    if most:
+        return {p: data[start : start + length] for p, (start, length) in places.items()}
+    return _read_runs(objects, key, places)
+
+
+def _read_runs(objects: Objects, key: str, places: dict[Position, tuple[int, int]]) -> dict[Position, bytes]:
+    """Read chunks that follow each other in the object with one request."""
+    runs: list[list[Position]] = []
+    end = -1
+    for position, (start, length) in sorted(places.items(), key=lambda item: item[1]):
+        if start != end:
+            runs.append([])
+        runs[-1].append(position)
+        end = start + length
+    chunks = {}
+    for run in runs:
+        first = places[run[0]][0]
+        data = objects.get_range(key, first, sum(places[p][1] for p in run))
+        for p in run:
+            start, length = places[p]
+            chunks[p] = data[start - first : start - first + length]
+    return chunks
+
+
+def decode_chunk(form: ShardFormat, chunk: bytes, where: Callable[[], str]) -> NDArray[Any]:
+    """Decode a chunk, after its checksum; ``where`` names it for the error.
+
+    Raises
+    ------
+    StoreError
+        If the checksum does not hold.
+    """
+    plain = _without_crc(chunk)
+    if plain is None:
+        raise StoreError(f"checksum does not hold: {where()}")
+    return np.asarray(form.codec.decode(plain)).reshape(form.chunk)
+
+
+def bad_chunks(form: ShardFormat, data: bytes) -> list[Position] | None:
     """Check every checksum of a shard.
 
     Returns
@@ -91,24 +180,11 @@ def bad_chunks(form: ShardFormat, data: bytes) -> list[tuple[int, ...]] | None:
     list of tuples, or None
         Positions in the shard's grid of the chunks that are missing or damaged; None if the index is.
     """
-    view = memoryview(data)
-    size = int(np.prod(form.grid)) * 16
-    if len(view) < size + CRC_BYTES or not _crc_holds(view[-size - CRC_BYTES :]):
+    index = read_index(form, data)
+    if index is None:
         return None
-    index = np.frombuffer(view[-size - CRC_BYTES : -CRC_BYTES], "<u8").reshape(*form.grid, 2)
-    bad = []
-    for position in np.ndindex(form.grid):
-        offset, length = (int(v) for v in index[position])
-        inside = offset + length <= len(view) - size - CRC_BYTES
-        if not inside or not _crc_holds(view[offset : offset + length]):
-            bad.append(position)
-    return bad
-
-
-def _crc_holds(data: memoryview) -> bool:
-    if len(data) <= CRC_BYTES:
-        return False
-    return bool(google_crc32c.value(bytes(data[:-CRC_BYTES])) == int.from_bytes(data[-CRC_BYTES:], "little"))
+    places = {position: (int(index[position][0]), int(index[position][1])) for position in np.ndindex(form.grid)}
+    return [p for p, (start, length) in places.items() if _without_crc(data[start : start + length]) is None]
 
 
 def same_content(form: ShardFormat, one: bytes, other: bytes) -> bool:
@@ -117,13 +193,11 @@ def same_content(form: ShardFormat, one: bytes, other: bytes) -> bool:
         return True
     if bad_chunks(form, one) != [] or bad_chunks(form, other) != []:
         return False
-
     return _decoded(form, one) == _decoded(form, other)
 
 
 def _decoded(form: ShardFormat, data: bytes) -> list[bytes]:
-    size = int(np.prod(form.grid)) * 16
-    index = np.frombuffer(data[-size - CRC_BYTES : -CRC_BYTES], "<u8").reshape(-1, 2)
-    return [
-        np.asarray(form.codec.decode(data[int(o) : int(o + n) - CRC_BYTES])).tobytes() for o, n in index
-    ]
+    index = read_index(form, data)
+    assert index is not None  # bad_chunks has read it
+    chunks = [data[int(start) : int(start + length)] for start, length in index.reshape(-1, 2)]
+    return [decode_chunk(form, chunk, lambda: "").tobytes() for chunk in chunks]

@@ -1,0 +1,161 @@
+"""One CCD exposed and read: the effects of :mod:`ztfzarr.simulate.readout` put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztfzarr import tables
+from ztfzarr.geometry import CCDS, FULL_OVERSCAN, QUADRANTS, linearity_epoch
+from ztfzarr.simulate import readout, scene
+from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
+from ztfzarr.simulate.conditions import Conditions, conditions
+from ztfzarr.simulate.focal_plane import coordinates, illumination
+from ztfzarr.simulate.quantities import stream
+from ztfzarr.simulate.schedule import READ_TIME, Exposure
+
+Image: TypeAlias = NDArray[np.float32]
+
+
+class RawCcd(NamedTuple):
+    """What a raw file holds: DN, stored orientation."""
+
+    images: Image  # (quadrant, y, x)
+    overscans: Image  # (quadrant, y, 30)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One quadrant of one exposure."""
+
+    camera: Camera
+    exposure: Exposure
+    now: Conditions
+    ccd: int
+    quadrant: int
+
+    @property
+    def at(self) -> tuple[int, int]:
+        return self.camera.at(self.ccd, self.quadrant)
+
+
+def raw_ccd(camera: Camera, exposure: Exposure, ccd: int, *, sky: Image | None = None) -> RawCcd:
+    """Expose and read one CCD.
+
+    Parameters
+    ----------
+    camera : Camera
+        With this CCD.
+    exposure : Exposure
+        Of a bias, a flat or the sky.
+    ccd : int
+        1-16.
+    sky : (y, x) float32, DN, optional
+        An image of the sky to expose instead of made stars; any size.
+
+    Returns
+    -------
+    RawCcd
+        Of numbers that depend on the camera's seed, the exposure and the CCD alone.
+    """
+    rng = stream(camera.seed, "noise", exposure.number, ccd)
+    now = conditions(camera, exposure, ccd)
+    pairs = []
+    for quadrant in QUADRANTS:
+        channel = _Channel(camera, exposure, now, ccd, quadrant)
+        pairs.append(_read(channel, _charge(channel, _light(channel, sky), rng), rng))
+    images, overscans = zip(*pairs, strict=True)
+    return RawCcd(np.stack(images), np.stack(overscans))
+
+
+def light(camera: Camera, exposure: Exposure, ccd: int, quadrant: int, *, sky: Image | None = None) -> Image:
+    """Return what falls on a quadrant, (y, x) float32, in DN of a mean amplifier: lamp, or sky and stars.
+
+    Parameters
+    ----------
+    camera, exposure, ccd, sky
+        See :func:`raw_ccd`.
+    quadrant : int
+        1-4.
+    """
+    return _light(_Channel(camera, exposure, conditions(camera, exposure, ccd), ccd, quadrant), sky)
+
+
+def _light(channel: _Channel, sky: Image | None) -> Image:
+    camera, exposure = channel.camera, channel.exposure
+    if exposure.kind == "b":
+        return np.zeros(camera.shape, np.float32)
+    source = SOURCES.index(f"led{exposure.led:02d}" if exposure.kind == "f" else exposure.filter)
+    plane = coordinates(channel.ccd, channel.quadrant, camera.shape)
+    lit = illumination(camera.illumination[source], *plane)
+    lit *= camera.throughput[source, channel.at[0]]
+    if exposure.kind == "f":
+        lit *= np.float32(camera.led_level[LEDS.index(exposure.led)] * channel.now.lamp)
+    elif sky is None:
+        lit *= _made_sky(channel)
+    else:
+        lit *= _real_sky(channel, sky)
+    return lit
+
+
+def _made_sky(channel: _Channel) -> Image:
+    camera, now, field = channel.camera, channel.now, channel.exposure.field
+    u, v = coordinates(channel.ccd, channel.quadrant, camera.shape)
+    level = np.float32(now.sky) * (1 + np.float32(now.gradient_u) * u)
+    level = level + np.float32(now.sky * now.gradient_v) * v[:, np.newaxis]
+    star = scene.stars(camera.seed, field, channel.ccd, channel.quadrant, camera.shape)
+    return scene.made_sky(star, channel.exposure.filter, level, (now.shift_x, now.shift_y))
+
+
+def _real_sky(channel: _Channel, image: Image) -> Image:
+    """Cut a window for the quadrant, the same for each exposure of a field but for the pointing error."""
+    seed, field, now = channel.camera.seed, channel.exposure.field, channel.now
+    row, column = stream(seed, "window", field, channel.ccd, channel.quadrant).integers(0, image.shape)
+    corner = (row - round(now.shift_y), column - round(now.shift_x))
+    return np.maximum(scene.cut_sky(image, corner, channel.camera.shape), 0)
+
+
+def _charge(channel: _Channel, incoming: Image, rng: np.random.Generator) -> Image:
+    """Collect light, dark current, glow and cosmic rays, up to the full well: true DN."""
+    camera, exposure, at = channel.camera, channel.exposure, channel.at
+    gain = float(camera.gain[at])
+    signal = incoming * camera.response[at]
+    signal += camera.dark[at] * np.float32(exposure.exptime + READ_TIME)
+    signal += readout.side_glow(camera.glow[at], exposure.exptime, camera.shape[1], channel.quadrant)
+    charge = readout.shot_noise(signal, gain, rng)
+    hits = int(channel.now.cosmic_rays[at[1]])
+    np.add.at(charge.reshape(-1), *readout.cosmic_rays(hits, camera.shape, gain, rng))
+    held: Image = np.minimum(charge, camera.full_well[at])
+    return held
+
+
+def _read(channel: _Channel, charge: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+    """Read a quadrant and its overscan: DN as the camera writes them."""
+    camera, at, quadrant = channel.camera, channel.at, channel.quadrant
+    level = _row_level(channel)
+    image = readout.measured(charge, *_linearity(channel))
+    image += camera.bias_structure[at]
+    image += level
+    if channel.exposure.kind == "b":
+        unsettled = channel.now.unsettled_shape * camera.settling_shape[at]
+        image += readout.settling_shape(unsettled, camera.shape, quadrant)
+    trail = readout.deferred_charge(charge, camera.trail[at], camera.trail_length[at], FULL_OVERSCAN, quadrant)
+    noise = float(camera.read_noise[at])
+    return readout.digitise(image, noise, rng), readout.digitise(level + trail, noise, rng)
+
+
+def _row_level(channel: _Channel) -> Image:
+    """Return the level of each row, which a quadrant and its overscan share, (y, 1), DN."""
+    camera, now, at = channel.camera, channel.now, channel.at
+    drift = readout.row_drift(camera.drift[at] * now.drift_scale[at[1]], camera.shape[0], channel.quadrant)
+    drift += np.float32(camera.bias_level[at] + now.unsettled_level * camera.settling_level[at])
+    return drift
+
+
+def _linearity(channel: _Channel) -> tuple[float, float]:
+    a, b = tables.linearity(linearity_epoch(channel.exposure.shutter_open))
+    at = CCDS.index(channel.ccd), channel.quadrant - 1
+    return float(a[at]), float(b[at])

@@ -1,0 +1,134 @@
+"""A night of raw files, from nothing but its arguments."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ztfzarr.simulate.camera import Camera, camera, check
+from ztfzarr.simulate.detector import raw_ccd
+from ztfzarr.simulate.files import file_bytes, raw_path, write_atomically
+from ztfzarr.simulate.scene import read_sky
+from ztfzarr.simulate.schedule import Exposure, schedule
+from ztfzarr.simulate.truth import write_truth
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One file to write: all that a process needs to know."""
+
+    directory: Path
+    exposure: Exposure
+    ccd: int
+    shape: tuple[int, int]
+    seed: int
+    sky: str | None
+
+
+def simulate_night(
+    directory: str | os.PathLike[str],
+    *,
+    night: int = 20200801,
+    ccds: Sequence[int] = (1, 2),
+    shape: tuple[int, int] = (616, 512),
+    bias: int = 20,
+    flats: int = 5,
+    science: int = 6,
+    sky: str | os.PathLike[str] | None = None,
+    seed: int = 1,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write the raw files of a night as the camera does, and the truth beside them.
+
+    Parameters
+    ----------
+    directory : path
+        Gets ``raw/YYYY/MMDD/FFFFFF/*.fits.fz`` and ``truth/<night>.zarr``; made if need be. The camera
+        depends on the seed alone: several nights in one directory share it.
+    night : int
+        YYYYMMDD.
+    ccds : sequence of int
+        1-16.
+    shape : (int, int)
+        Rows, columns of a quadrant; the camera's are 3080, 3072.
+    bias, flats, science : int
+        Bias frames; flats of each of the 11 LEDs; exposures of the sky, spread over zg, zr and zi.
+    sky : path, optional
+        FITS image of the real sky (DN) to expose, cut or repeated to the shape; its own noise stays in it.
+    seed : int
+        Of everything random.
+    workers : int
+        Processes; they start afresh (spawn), so a script needs its ``if __name__ == "__main__"``.
+    progress : callable, optional
+        Told the files done and the files in all, after each.
+
+    Returns
+    -------
+    list of Path
+        The raw files, sorted; their bytes depend on the arguments alone, not on ``workers``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, the night cannot hold the exposures, or ``sky`` holds no image.
+    """
+    check(ccds, shape, seed)
+    if workers < 1:
+        raise ValueError(f"workers = {workers}: expected 1 or more")
+    exposures = schedule(night, bias=bias, flats=flats, science=science, seed=seed)
+    image = None if sky is None else os.fspath(sky)
+    if image is not None:
+        read_sky(image)
+    top, shape = Path(directory), (shape[0], shape[1])
+    # CCD by CCD, so that a process makes each camera once.
+    tasks = [_Task(top, e, ccd, shape, seed, image) for ccd in ccds for e in exposures]
+    paths = _write_all(tasks, workers, progress)
+    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures)
+    return sorted(paths)
+
+
+def _write_all(tasks: list[_Task], workers: int, progress: Progress | None) -> list[Path]:
+    paths = []
+    with _mapper(workers) as run:
+        for path in run(_write, tasks):
+            paths.append(path)
+            if progress is not None:
+                progress(len(paths), len(tasks))
+    return paths
+
+
+@contextmanager
+def _mapper(
+    workers: int,
+) -> Iterator[Callable[[Callable[[_Task], Path], Iterable[_Task]], Iterator[Path]]]:
+    """Give a map over tasks: the plain one, or one over processes."""
+    if workers == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield pool.map
+
+
+@lru_cache(maxsize=1)
+def _camera(ccd: int, shape: tuple[int, int], seed: int) -> Camera:
+    return camera([ccd], shape, seed)
+
+
+def _write(task: _Task) -> Path:
+    """Expose, read and write one file."""
+    made = _camera(task.ccd, task.shape, task.seed)
+    image = None if task.sky is None else read_sky(task.sky)
+    raw = raw_ccd(made, task.exposure, task.ccd, sky=image)
+    path = raw_path(task.directory, task.exposure, task.ccd)
+    write_atomically(path, file_bytes(made, task.exposure, task.ccd, raw))
+    return path

@@ -1,0 +1,132 @@
+"""The truth beside the files: what a reduction should find, as a Zarr group that xarray opens."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.errors import ZarrUserWarning
+
+from ztfzarr.geometry import FILTER_IDS, QUADRANTS
+from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
+from ztfzarr.simulate.camera import camera as make_camera
+from ztfzarr.simulate.conditions import Conditions, conditions
+from ztfzarr.simulate.focal_plane import TERMS, coordinates
+from ztfzarr.simulate.quantities import quantities
+from ztfzarr.simulate.scene import Stars, stars
+from ztfzarr.simulate.schedule import Exposure
+
+
+def truth(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
+    """Collect everything the model draws for a camera and a night.
+
+    Parameters
+    ----------
+    camera : Camera
+        Of the CCDs wanted.
+    exposures : sequence of Exposure
+        The night.
+
+    Returns
+    -------
+    Dataset
+        Maps and numbers of each quadrant, values of each exposure, stars of each field; with units.
+    """
+    parts = [_of_camera(camera), _of_focal_plane(camera), _of_stars(camera, exposures)]
+    if exposures:
+        parts.append(_of_exposures(camera, exposures))
+    attrs = {"title": "truth of a simulated night of ZTF", "seed": camera.seed}
+    return xr.merge(parts, compat="equals", join="exact").assign_attrs(attrs)
+
+
+def write_truth(
+    path: Path, ccds: Sequence[int], shape: tuple[int, int], seed: int, exposures: Sequence[Exposure]
+) -> None:
+    """Write the truth of a night, CCD after CCD: memory holds the maps of one.
+
+    Parameters
+    ----------
+    path : Path
+        A Zarr group, replaced if it exists.
+    ccds, shape, seed
+        Of the camera.
+    exposures : sequence of Exposure
+        The night.
+    """
+    for i, ccd in enumerate(ccds):
+        one = truth(make_camera([ccd], shape, seed), exposures)
+        if i == 0:
+            one.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+        else:
+            of_ccd = one.drop_vars([name for name in one.variables if "ccd" not in one[name].dims])
+            of_ccd.to_zarr(path, append_dim="ccd", zarr_format=3, consolidated=False)
+    with warnings.catch_warnings():
+        # zarr warns that the specification of version 3 leaves consolidated metadata open; xarray reads them.
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        zarr.consolidate_metadata(path)
+
+
+def _of_camera(camera: Camera) -> xr.Dataset:
+    arrays = {
+        name: (what.dims.split(), getattr(camera, name), what.attrs) for name, what in quantities(Camera).items()
+    }
+    labels = {
+        "quadrant": np.array(QUADRANTS),
+        "power": np.arange(1, camera.drift.shape[-1] + 1),
+        "led": np.array(LEDS),
+        "source": np.array(SOURCES, object),
+        "term": np.array(TERMS, object),
+    }
+    return xr.Dataset(arrays, labels).set_coords("ccd")
+
+
+def _of_focal_plane(camera: Camera) -> xr.Dataset:
+    plane = [[coordinates(int(ccd), q, camera.shape) for q in QUADRANTS] for ccd in camera.ccd]
+    u, v = (np.array([[place[i] for place in row] for row in plane]) for i in (0, 1))
+    of_u = {"units": "1", "long_name": "place in the focal plane, west -1 to east 1"}
+    of_v = {"units": "1", "long_name": "place in the focal plane, north -1 to south 1"}
+    return xr.Dataset({"u": (("ccd", "quadrant", "x"), u, of_u), "v": (("ccd", "quadrant", "y"), v, of_v)})
+
+
+def _of_exposures(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
+    table = [[conditions(camera, e, int(ccd)) for ccd in camera.ccd] for e in exposures]
+    arrays = {
+        name: (("time", "ccd", *what.dims.split()), _stack(table, name), what.attrs)
+        for name, what in quantities(Conditions).items()
+    }
+    time = np.array([e.shutter_open for e in exposures], "datetime64[us]")
+    number = ("time", np.array([e.number for e in exposures]), {"long_name": "filefracday, YYYYMMDDFFFFFF"})
+    made = xr.Dataset(arrays, {"time": time, "exposure": number})
+    made.time.encoding = {"units": "microseconds since 1970-01-01", "dtype": "int64"}
+    return made
+
+
+def _stack(table: list[list[Conditions]], name: str) -> np.ndarray[Any, Any]:
+    values = np.array([[getattr(now, name) for now in row] for row in table])
+    return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
+def _of_stars(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
+    fields = sorted({e.field for e in exposures} - {0})
+    if not fields:
+        return xr.Dataset()
+    dims, pixel = ("field", "ccd", "quadrant", "star"), {"units": "pixel", "long_name": "stored, 0-based"}
+    x, y, flux = (_star_table(camera, fields, name) for name in ("x", "y", "flux"))
+    light = {"units": "DN", "long_name": "total flux before illumination and response"}
+    return xr.Dataset(
+        {"star_x": (dims, x, pixel), "star_y": (dims, y, pixel)}
+        | {"star_flux": ((*dims[:-1], "filter", "star"), flux, light)},
+        {"field": fields, "filter": np.array(list(FILTER_IDS.values()), object)},
+    )
+
+
+def _star_table(camera: Camera, fields: list[int], name: str) -> np.ndarray[Any, Any]:
+    def of(field: int, ccd: int, quadrant: int) -> Stars:
+        return stars(camera.seed, field, ccd, quadrant, camera.shape)
+
+    return np.array([[[getattr(of(f, int(c), q), name) for q in QUADRANTS] for c in camera.ccd] for f in fields])
