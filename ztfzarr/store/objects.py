@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
-from obstore.store import ClientConfig, from_url
 from obstore.store import ObjectStore as ObstoreStore
+from obstore.store import from_url
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, ObjectStore
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 # Locks and unfinished local writes live here, away from what zarr reads.
 HIDDEN: Final = ".ztfzarr"
@@ -185,7 +188,7 @@ def _sync_folder(folder: Path) -> None:
 
 def open_url(url: str) -> ObstoreStore:
     """Open a prefix of an object store, or a folder of a web server; credentials from the environment."""
-    plain = ClientConfig(allow_http=True) if url.startswith("http://") else None
+    plain: ClientConfig = {"allow_http": True} if url.startswith("http://") else {}
     store: ObstoreStore = from_url(url, client_options=plain)
     return store
 
