@@ -49,9 +49,9 @@ def pocket() -> dict[str, NDArray[np.float64]]:
 
 
 def quadrant_corners() -> NDArray[np.float64]:
-    """Return the corners of each quadrant, (64 rcid, 4 corner, 2: east-west, north-south), degrees.
+    """Return the corners of each quadrant, (64 rcid, 4 corner, 2: to the east, to the north), degrees.
 
-    The sign of the first is opposite to that of other tables: check it against a real header.
+    Some tables have the other sign east-west; this one agrees with the header of a real exposure.
     """
     table = _columns("quadrant_corners.csv")
     corners = np.stack([table["ew_deg"], table["ns_deg"]], axis=-1)

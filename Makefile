@@ -1,0 +1,43 @@
+# make demo   a small night of raw files, made here, goes into a store; what is in it and how to open it
+# make test   the tests
+# Both install into .venv first. PYTHON=python3.13 VENV=.venv313 for another Python.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: demo test slow lint types benchmark clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ztfzarr needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/ztfzarr simulate $(DEMO)
+	$(BIN)/ztfzarr ingest $(DEMO)/night.zarr $(DEMO)/raw
+	$(BIN)/ztfzarr ls $(DEMO)/night.zarr
+	$(BIN)/ztfzarr info $(DEMO)/night.zarr
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+benchmark: $(VENV)/installed
+	$(BIN)/python benchmarks/raw.py
+	$(BIN)/python benchmarks/million.py
+
+clean:
+	rm -rf $(VENV) $(DEMO)
