@@ -103,7 +103,8 @@ def _time(exposure: Exposure, _now: Conditions) -> Values:
     opened = exposure.shutter_open
     # The real OBSMJD is the whole second of SHUTOPEN.
     mjd = float((opened.astype("datetime64[s]") - MJD_EPOCH) / np.timedelta64(1, "D"))
-    open_for = np.timedelta64(round(exposure.exptime * 1000), "ms") - SHUTTER_LOSS if exposure.exptime else 0
+    loss = SHUTTER_LOSS if exposure.exptime else np.timedelta64(0, "ms")
+    open_for = np.timedelta64(round(exposure.exptime * 1000), "ms") - loss
     lst = ephemeris.sidereal_time(opened) / 15
     return {
         "EXPOSURE": exposure.exptime,
