@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "geometry", "tables"),
     ("kernels",),
+    ("steps", "masters"),
     ("schemas", "schema"),
     ("store",),
     ("simulate", "ingest"),
@@ -23,6 +24,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FORBIDDEN = {
     "geometry": {"xarray", "zarr", "astropy", "dask"},
     "kernels": {"xarray", "zarr", "astropy", "dask"},
+    "steps": {"zarr", "astropy", "pathlib", "os"},
+    "masters": {"zarr", "astropy", "pathlib", "os"},
     "store": {"astropy"},
     "cli": {"astropy", "zarr", "xarray", "numba"},
 }

@@ -8,15 +8,35 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from ztfzarr.ingest.fits import open_fits
     from ztfzarr.ingest.headers import header
+    from ztfzarr.masters.bias import master_bias
+    from ztfzarr.masters.flat import master_flat, relative_levels
+    from ztfzarr.masters.science import science, science_variance
+    from ztfzarr.steps.detrend import detrend
     from ztfzarr.store.cube import open_cube
 
-__all__ = ["header", "open_cube", "open_fits"]
+__all__ = [
+    "detrend",
+    "header",
+    "master_bias",
+    "master_flat",
+    "open_cube",
+    "open_fits",
+    "relative_levels",
+    "science",
+    "science_variance",
+]
 
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
 _HOME: Final = {
+    "detrend": "ztfzarr.steps.detrend",
     "header": "ztfzarr.ingest.headers",
+    "master_bias": "ztfzarr.masters.bias",
+    "master_flat": "ztfzarr.masters.flat",
     "open_cube": "ztfzarr.store.cube",
     "open_fits": "ztfzarr.ingest.fits",
+    "relative_levels": "ztfzarr.masters.flat",
+    "science": "ztfzarr.masters.science",
+    "science_variance": "ztfzarr.masters.science",
 }
 
 

@@ -1,0 +1,255 @@
+"""Master flats: LED by LED, normalised CCD by CCD, and the relative level of the CCDs kept beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfzarr.geometry import LED_FILTERS
+from ztfzarr.kernels.median import calibrated_median
+from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames
+from ztfzarr.masters.selection import MINIMUM, require_frames
+
+RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a common level leaves
+
+
+def master_flat(
+    exposures: xr.Dataset,
+    bias: xr.DataArray,
+    *,
+    weights: Mapping[int, float] | None = None,
+    leds: Mapping[int, str] = LED_FILTERS,
+    minimum: int = MINIMUM,
+    method: str = "noise",
+    clip: float = CLIP,
+    overscan: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Combine LED flats into one master flat for each filter.
+
+    Parameters
+    ----------
+    exposures : Dataset
+        Raw LED flats, from ``open_cube`` or ``open_fits``: any CCDs, each with all its quadrants and rows.
+    bias : (ccd, quadrant, y, x) float32, DN
+        Master bias of at least these CCDs.
+    weights : mapping, optional
+        Of LEDs in the flat of their filter; 1 for those not named.
+    leds : mapping
+        LEDs that a flat is made of, and their filters. All of them must be among the exposures: to do without
+        one, leave it out here.
+    minimum : int
+        Frames a LED that each CCD must have.
+    method, clip
+        See :func:`~ztfzarr.masters.frames.combine_frames`.
+    overscan : mapping, optional
+        ``columns``, ``columns_of_ccd``, ``degree``, ``clip`` of the overscan steps.
+
+    Returns
+    -------
+    Dataset
+        ``flat`` and ``variance`` (1) float32, ``count`` int16, each (filter, ccd, quadrant, y, x);
+        ``led_level`` (led, ccd), DN: N_ccd(LED), the CCD-wide median of a LED's combined flat. Lazy if the
+        exposures are.
+
+    Raises
+    ------
+    ValueError
+        If an exposure is no flat, a LED is missing, a CCD has too few frames, or the bias lacks a CCD.
+
+    Notes
+    -----
+    A LED's frames, minus bias, are scaled to their mean CCD-wide median and combined; divided by N_ccd(LED),
+    the median over the four quadrants together, so that their gain ratios stay in the flat; LEDs are averaged
+    with their weights. CCD levels: :func:`relative_levels`.
+    """
+    found = set(exposures["led"].values.tolist())
+    missing = sorted(set(leds) - found)
+    if missing:
+        raise ValueError(f"no flats of LED {', '.join(map(str, missing))}: found {sorted(found)}")
+    others = set(exposures["imgtype"].values.tolist()) - {"flat"}
+    if others:
+        raise ValueError(f"exposures of type {', '.join(sorted(map(str, others)))}: expected flat only")
+    lamps = {led: _led_flat(exposures, led, bias, minimum, method, clip, overscan or {}) for led in leds}
+    filters = sorted(set(leds.values()))
+    flats = [_weighted({k: lamps[k] for k, f in leds.items() if f == name}, weights or {}) for name in filters]
+    result = xr.concat(flats, xr.DataArray(np.array(filters), dims="filter", name="filter"))
+    levels = xr.concat([lamps[led]["led_level"] for led in leds], xr.DataArray(list(leds), dims="led", name="led"))
+    return _described(result.assign(led_level=levels))
+
+
+def _described(result: xr.Dataset) -> xr.Dataset:
+    names = {
+        "flat": ("1", "master flat"),
+        "variance": ("1", "variance of the master flat, by the noise model"),
+        "count": ("1", "frames kept, of all LEDs"),
+        "led_level": ("DN", "CCD-wide median of the LED's combined flat"),
+    }
+    for name, (units, long_name) in names.items():
+        result[name].attrs = {"units": units, "long_name": long_name}
+    return result
+
+
+def _led_flat(
+    exposures: xr.Dataset,
+    led: int,
+    bias: xr.DataArray,
+    minimum: int,
+    method: str,
+    clip: float,
+    overscan: Mapping[str, Any],
+) -> xr.Dataset:
+    """Combine the frames of a LED and normalise them by their CCD-wide median."""
+    used = np.asarray(exposures["led"].values == led)
+    require_frames(exposures, used, minimum, f"flats of LED {led}")
+    frames = calibrated_frames(exposures.isel(time=used), **overscan)
+    offset = _matched(bias, frames.counts)
+    medians = frame_medians(frames, offset)
+    scale = medians.mean("time", skipna=True) / medians
+    combined = combine_frames(
+        frames, offset=offset, scale=scale, relative=RELATIVE_NOISE, method=method, clip=clip
+    )
+    level = ccd_median(combined["mean"])
+    unit = (1.0 / level).astype(np.float32)
+    return xr.Dataset(
+        {
+            "flat": combined["mean"] * unit,
+            "variance": combined["variance"] * unit**2,
+            "count": combined["count"],
+            "led_level": level,
+        }
+    )
+
+
+def _matched(bias: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
+    """Select the CCDs of ``counts`` from the bias; ValueError if it lacks any."""
+    try:
+        offset = bias.sel(ccd=counts["ccd"].values, quadrant=counts["quadrant"].values).reset_coords(drop=True)
+    except KeyError as error:
+        raise ValueError(f"the master bias lacks {error}: expected every CCD of the flats") from None
+    if counts.chunks:
+        offset = offset.chunk({d: n for d, n in counts.chunksizes.items() if d in offset.dims})
+    return offset
+
+
+def _weighted(lamps: Mapping[int, xr.Dataset], weights: Mapping[int, float]) -> xr.Dataset:
+    """Average normalised LED flats of a filter with their weights."""
+    share = {led: weights.get(led, 1.0) for led in lamps}
+    total = sum(share.values())
+    flat = sum(lamp["flat"] * np.float32(share[led] / total) for led, lamp in lamps.items())
+    variance = sum(lamp["variance"] * np.float32((share[led] / total) ** 2) for led, lamp in lamps.items())
+    count = sum(lamp["count"] for lamp in lamps.values())
+    return xr.Dataset({"flat": flat, "variance": variance, "count": count})
+
+
+def frame_medians(frames: Frames, offset: xr.DataArray) -> xr.DataArray:
+    """Return the CCD-wide median of each frame, minus bias.
+
+    Parameters
+    ----------
+    frames : Frames
+        With all the quadrants of their CCDs.
+    offset : (ccd, quadrant, y, x) float32, DN
+        Master bias.
+
+    Returns
+    -------
+    (time, ccd) float64, DN: over the four quadrants together; NaN where there is no file.
+    """
+    pixels = ["quadrant", "y", "x"]
+    whole: Any = dict.fromkeys(pixels, -1)
+    counts, bias, level = frames.counts, offset, frames.level
+    if counts.chunks:
+        counts, bias = counts.chunk({**whole, "time": 1}), bias.chunk(whole)
+        level = level.chunk({"quadrant": -1, "y": -1, "time": 1})
+    return xr.apply_ufunc(
+        _medians,
+        counts,
+        level,
+        frames.a,
+        frames.b,
+        bias,
+        input_core_dims=[pixels, pixels[:2], pixels[:1], pixels[:1], pixels],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        join="exact",
+        keep_attrs=False,
+    ).assign_attrs(units="DN")
+
+
+def _medians(
+    counts: NDArray[np.float32],
+    level: NDArray[np.float32],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    offset: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    lead = counts.shape[:-3]
+    values = [(counts, 3), (level, 2), (a, 1), (b, 1), (offset, 3)]
+    wide = [np.broadcast_to(v, (*lead, *v.shape[v.ndim - core :])) for v, core in values]
+    out = np.empty(lead)
+    for frame in np.ndindex(lead):
+        out[frame] = calibrated_median(*(np.ascontiguousarray(v[frame]) for v in wide))
+    return out
+
+
+def ccd_median(image: xr.DataArray) -> xr.DataArray:
+    """Return the median of each CCD, over its four quadrants together.
+
+    Parameters
+    ----------
+    image : (..., ccd, quadrant, y, x) float32
+
+    Returns
+    -------
+    (..., ccd) float64, in the image's units.
+    """
+    whole = image.chunk({"quadrant": -1, "y": -1, "x": -1}) if image.chunks else image
+    return xr.apply_ufunc(
+        _plain_medians,
+        whole,
+        input_core_dims=[["quadrant", "y", "x"]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        keep_attrs=True,
+    )
+
+
+def _plain_medians(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    quadrants, rows = image.shape[-3:-1]
+    nothing = np.zeros((quadrants, rows), np.float32), np.zeros(quadrants, np.float32)
+    level, coefficient = nothing
+    zero = np.zeros(image.shape[-3:], np.float32)
+    out = np.empty(image.shape[:-3])
+    for ccd in np.ndindex(out.shape):
+        out[ccd] = calibrated_median(np.ascontiguousarray(image[ccd]), level, coefficient, coefficient, zero)
+    return out
+
+
+def relative_levels(led_level: xr.DataArray, *, leds: Mapping[int, str] = LED_FILTERS) -> xr.DataArray:
+    """Return the level of each CCD against the focal plane's, by filter.
+
+    Parameters
+    ----------
+    led_level : (led, ccd), DN
+        Of :func:`master_flat`, of all the CCDs that are to come out level.
+    leds : mapping
+        LEDs and their filters.
+
+    Returns
+    -------
+    (filter, ccd) float64
+        r = mean over the filter's LEDs of N_ccd(LED) / median over CCDs of N(LED). Science is divided by it, so
+        that a uniformly lit focal plane comes out uniform. LEDs weigh equally, in level as in pixels.
+    """
+    relative = led_level / led_level.median("ccd")
+    return xr.concat(list(_by_filter(relative, leds)), "filter")
+
+
+def _by_filter(relative: xr.DataArray, leds: Mapping[int, str]) -> Iterator[xr.DataArray]:
+    for name in sorted(set(leds.values())):
+        members = [led for led, filter_name in leds.items() if filter_name == name]
+        yield relative.sel(led=members).mean("led").assign_coords(filter=name)

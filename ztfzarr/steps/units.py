@@ -1,0 +1,19 @@
+"""Refuse what is in other units."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+
+def require_units(array: xr.DataArray, expected: str) -> None:
+    """Raise ValueError, naming both units, if ``array`` is not in ``expected`` units."""
+    found = array.attrs.get("units")
+    if found != expected:
+        raise ValueError(f"{array.name or 'array'} is in {found!r}, expected {expected!r}")
+
+
+def require_labels(array: xr.DataArray, *dims: str) -> None:
+    """Raise ValueError if a dimension of ``array`` has no labels: unlabelled CCDs pair wrongly without a word."""
+    missing = [d for d in dims if d in array.dims and d not in array.coords]
+    if missing:
+        raise ValueError(f"{array.name or 'array'} has no labels along {', '.join(missing)}: expected coordinates")
