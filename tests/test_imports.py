@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "geometry", "tables"),
     ("kernels",),
     ("steps", "masters"),
-    ("schemas", "schema"),
+    ("schemas", "schema", "recipe"),
     ("store",),
     ("simulate", "ingest"),
     ("cli",),

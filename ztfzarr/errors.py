@@ -9,3 +9,7 @@ class RefusedError(ValueError):
 
 class StoreError(RuntimeError):
     """A store is not what it should be, or an operation on it cannot be done now."""
+
+
+class RecipeError(ValueError):
+    """A recipe is not valid, or not that of the version it is asked for."""
