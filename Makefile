@@ -1,4 +1,4 @@
-# make demo   a small night of raw files, made here, goes into a store; what is in it and how to open it
+# make demo   a small night of raw files, made here, goes into a store and is reduced; what is in it, how to open it
 # make test   the tests
 # Both install into .venv first. PYTHON=python3.13 VENV=.venv313 for another Python.
 
@@ -19,6 +19,7 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/ztfzarr simulate $(DEMO)
 	$(BIN)/ztfzarr ingest $(DEMO)/night.zarr $(DEMO)/raw
+	$(BIN)/ztfzarr run $(DEMO)/night.zarr
 	$(BIN)/ztfzarr ls $(DEMO)/night.zarr
 	$(BIN)/ztfzarr info $(DEMO)/night.zarr
 
@@ -38,6 +39,7 @@ types: $(VENV)/installed
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/raw.py
 	$(BIN)/python benchmarks/million.py
+	$(BIN)/python benchmarks/reduce.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -136,12 +136,16 @@ def _size(folder: Path) -> int:
 def report_decoding(store: Path, files: dict[str, list[Path]]) -> None:
     cube = ztfzarr.open_cube(store).sel(ccd=CCD)
     names = list(cube["source_name"].values)
-    print("| decode a CCD | astropy Mpix/s | open_cube Mpix/s | ratio | ratio per CPU second |\n|---|---|---|---|---|")
+    print("| decode a CCD | astropy Mpix/s | open_cube Mpix/s | ratio | ratio per CPU second |")
+    print("|---|---|---|---|---|")
     for kind in KINDS:
         path = files[kind][-1]
         one = cube.isel(time=names.index(path.name))
         pair = [
-            (_timed(lambda path=path: _astropy(path)), _timed(lambda one=one: (one.raw.values, one.overscan.values)))
+            (
+                _timed(lambda path=path: _astropy(path)),
+                _timed(lambda one=one: (one.raw.values, one.overscan.values)),
+            )
             for _ in range(7)
         ]
         wall = statistics.median(a[0] / b[0] for a, b in pair)
@@ -164,8 +168,10 @@ def _timed(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def _machine() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0))
+    return f"{names[0] if names else platform.machine()}, {cores} cores, Python {sys.version.split()[0]}"
 
 
 def _packer() -> str:

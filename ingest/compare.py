@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.ingest.hdus import Hdu, file_bytes, read_hdus
 from ztfzarr.ingest.headers import file_headers, row_of
-from ztfzarr.ingest.images import astropy_image
 from ztfzarr.ingest.names import parse_name
+from ztfzarr.ingest.rare import astropy_images
 from ztfzarr.ingest.restore import stored_images
 from ztfzarr.ingest.sources import Source, find_sources
 from ztfzarr.kernels.dither import RANDOM, decode_rows
@@ -82,7 +82,7 @@ def file_differences(objects: Objects, source: Source) -> Iterator[str]:
     if _entry(group, "source_sha256", file) != hashlib.sha256(content).hexdigest():
         yield "SHA-256 differs from that of the file that was ingested"
     yield from _header_differences(group, file, hdus)
-    yield from _pixel_differences(group, file, content)
+    yield from _pixel_differences(group, file, hdus, memoryview(content))
 
 
 def _entry(group: zarr.Group, name: str, file: PresentFile) -> object:
@@ -98,11 +98,14 @@ def _header_differences(group: zarr.Group, file: PresentFile, hdus: Sequence[Hdu
             yield f"HDU {hdu.index}: {cards} cards differ"
 
 
-def _pixel_differences(group: zarr.Group, file: PresentFile, content: bytes) -> Iterator[str]:
-    for index, image in enumerate(stored_images(group, file), start=1):
-        pixels = image.integers
+def _pixel_differences(
+    group: zarr.Group, file: PresentFile, hdus: Sequence[Hdu], content: memoryview
+) -> Iterator[str]:
+    for hdu, image in zip(hdus[1:], stored_images(group, file), strict=True):
+        pixels, index = image.integers, hdu.index
         decode_rows(pixels, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
-        expected = astropy_image(memoryview(content), index).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = astropy_images([hdu], content)[0].astype(np.float32)
         ours: NDArray[np.float32] = pixels.view(np.float32)
         different = ~((ours == expected) | (np.isnan(ours) & np.isnan(expected)))
         if different.any():

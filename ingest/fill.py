@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.ingest.hdus import Hdu, check_sums, file_bytes, read_hdus
-from ztfzarr.ingest.images import StoredImage, read_image
+from ztfzarr.ingest.images import StoredImage, read_images
 from ztfzarr.ingest.scan import RawFile, describe
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.register import FilledFile, fill
@@ -68,7 +68,7 @@ def open_file(content: bytes, file: RawFile) -> list[Hdu]:
 
 def file_values(hdus: Sequence[Hdu], content: memoryview, zdither: list[int]) -> dict[str, NDArray[Any]]:
     """Return a file's pixels, scales and zeros as the arrays of the cube have them; append the dithers."""
-    images = [read_image(hdu, content) for hdu in hdus[1:]]
+    images = read_images(hdus[1:], content)
     zdither.extend(image.zdither for image in images)
     return {
         "raw": np.stack([image.integers for image in images[:4]]),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from xarray.core import indexing
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.geometry import CCDS, QUADRANTS
-from ztfzarr.ingest.hdus import file_bytes, read_hdus
-from ztfzarr.ingest.images import read_image
-from ztfzarr.ingest.scan import RawFile, scan
+from ztfzarr.ingest.hdus import Hdu, check_sums, file_bytes, read_hdus
+from ztfzarr.ingest.images import read_images
+from ztfzarr.ingest.scan import RawFile, file_shape, scan
 from ztfzarr.ingest.sources import Source, find_sources
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.store.raw import COORDINATES, DATA, LABELS, label_values
@@ -37,7 +38,8 @@ def open_fits(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     -------
     Dataset
         As :func:`ztfzarr.open_cube`: ``raw`` and ``overscan`` in DN, lazily indexed, sorted by time; but
-        without the hashes of the files. Headers are read now, pixels when they are asked for.
+        without the hashes of the files. Headers are read now, pixels, with their checksums, when they are
+        asked for.
 
     Raises
     ------
@@ -54,8 +56,15 @@ def open_fits(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
 
 
 def _scanned(source: Source) -> RawFile:
-    try:
+    with _named(source):
         return scan(source)
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Name the file in refusals."""
+    try:
+        yield
     except RefusedError as error:
         raise RefusedError(f"{source.label}: {error}") from None
 
@@ -118,19 +127,26 @@ def _file_tables(table: dict[tuple[int, int], RawFile], rows: int) -> dict[str, 
     return {name: xr.Variable(DATA[name].dims, v, DATA[name].attributes) for name, v in values.items()}
 
 
-def _image(label: str, index: int) -> NDArray[np.float32]:
-    """Read and decode one image of a file."""
-    content, hdus = _read(label)
-    stored = read_image(hdus[index], memoryview(content))
-    pixels = stored.integers
-    decode_rows(pixels, stored.zscale, stored.zzero, stored.zdither, 0, 0, RANDOM)
-    return pixels.view(np.float32)
+def _images(file: RawFile, indices: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Read and decode images of a file; ``indices`` are their extensions."""
+    with _named(file.source):
+        content, hdus = _read(file.source, file.source.stamp())
+        if (len(content), file_shape(hdus)) != (file.size, file.shape):
+            raise RefusedError("changed since its headers were read")
+        images = read_images([hdus[i] for i in indices], memoryview(content))
+    for image in images:
+        decode_rows(image.integers, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
+    return [image.integers.view(np.float32) for image in images]
 
 
 @lru_cache(CACHED_FILES)
-def _read(label: str) -> tuple[bytes, list[Any]]:
-    content = Source(label).read()
-    return content, read_hdus(file_bytes(content), len(content))
+def _read(source: Source, stamp: tuple[int, ...]) -> tuple[bytes, list[Hdu]]:
+    """Read a file whole and check it; ``stamp`` tells a file from another of its name."""
+    content = source.read()
+    hdus = read_hdus(file_bytes(content), len(content))
+    for hdu in hdus:
+        check_sums(hdu, memoryview(content))
+    return content, hdus
 
 
 class FitsArray(BackendArray):
@@ -150,10 +166,11 @@ class FitsArray(BackendArray):
         picked = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
         out = np.full([len(p) for p in picked], np.nan, np.float32)
         time, ccd, quadrant, y, x = picked
-        for place in np.ndindex(out.shape[:3]):
+        extensions = [int(q) + self.first_image + 1 for q in quadrant]
+        for place in np.ndindex(out.shape[:2]) if out.size else ():
             file = self.files.get((int(time[place[0]]), int(ccd[place[1]]) + 1))
             if file is not None:
-                image = int(quadrant[place[2]]) + self.first_image + 1
-                out[place] = _image(file.source.label, image)[np.ix_(y, x)]
+                for i, image in enumerate(_images(file, extensions)):
+                    out[(*place, i)] = image[np.ix_(y, x)]
         kept = [len(p) for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
         return out.reshape(kept)

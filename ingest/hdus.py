@@ -1,26 +1,33 @@
 """A FITS file as bytes: its header blocks, data and checksums, before any meaning.
 
-astropy parses the cards; where the HDUs lie is found here, because the header blocks are kept byte for
-byte, a damaged file must give one clear line, and a scan of a night must not read the pixels.
+Where the HDUs lie is found here, because the header blocks are kept byte for byte, a damaged file must give
+one clear line, and a scan of a night must not read the pixels.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.geometry import N_HDU
+from ztfzarr.ingest.cards import CARD, card_fields, card_value
 
 BLOCK: Final = 2880
-CARD: Final = 80
 LONGEST_HEADER: Final = 200 * BLOCK  # a raw file's has four; more is damage, not a header
+
+# Cards that say how to read the rest: given twice with different values, readers disagree about the file.
+STRUCTURE: Final = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|[PG]COUNT|TFIELDS|(TTYPE|TFORM)\d+|THEAP|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM"
+    r"|Z(IMAGE|CMPTYPE|BITPIX|NAXIS\d*|TILE\d+|NAME\d+|VAL\d+|QUANTIZ|DITHER0|BLANK|SCALE|ZERO)|CCD_ID|AMP_ID"
+)
 
 ReadAt = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer at the end of the file
 
@@ -29,14 +36,20 @@ ReadAt = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer at the 
 class Hdu:
     """Where one HDU lies in its file, and its header.
 
-    ``text`` is the header's blocks as stored; ``data_offset`` and ``data_size`` are bytes, without padding.
+    ``text`` is the header's blocks as stored, ``cards`` what follows each keyword; ``data_offset`` and
+    ``data_size`` are bytes, without padding.
     """
 
     index: int
     text: bytes
-    header: fits.Header
+    cards: dict[str, list[bytes]]
     data_offset: int
     data_size: int
+
+    @property
+    def start(self) -> int:
+        """Offset of the header."""
+        return self.data_offset - len(self.text)
 
     @property
     def padded_size(self) -> int:
@@ -56,11 +69,28 @@ class Hdu:
         return value
 
     def value(self, key: str, default: Any = None) -> Any:
-        """Return the value of a card, refusing one that does not parse."""
+        """Return the value of a card, refusing one that does not parse; ``default`` where it gives none."""
+        if key not in self.cards:
+            return default
         try:
-            return self.header.get(key, default)
-        except (fits.VerifyError, ValueError) as error:
-            raise RefusedError(f"HDU {self.index}: card {key} does not parse ({error})") from None
+            value = card_value(self.cards[key][0])
+        except ValueError as error:
+            raise RefusedError(f"HDU {self.index}: card {key} does not parse: {error}") from None
+        return default if value is None else value
+
+    def number(self, key: str, default: float) -> float:
+        """Return a card that is a number, refusing any other type; ``default`` where it is absent."""
+        value = self.value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RefusedError(f"HDU {self.index}: {key} = {value!r}, expected a number")
+        return float(value)
+
+    def text_value(self, key: str) -> str:
+        """Return the text of a card, refusing any other type; "" where it is absent."""
+        value = self.value(key, "")
+        if not isinstance(value, str):
+            raise RefusedError(f"HDU {self.index}: {key} = {value!r}, expected text")
+        return value.strip()
 
 
 def read_hdus(read_at: ReadAt, size: int) -> list[Hdu]:
@@ -110,9 +140,11 @@ def header_hdus(headers: Sequence[bytes]) -> list[Hdu]:
 
 def _read_hdu(read_at: ReadAt, index: int, offset: int) -> Hdu:
     text = _header_blocks(read_at, index, offset)
-    header = fits.Header.fromstring(text)
-    hdu = Hdu(index, text, header, offset + len(text), 0)
-    return Hdu(index, text, header, offset + len(text), _data_size(hdu))
+    hdu = Hdu(index, text, card_fields(text), offset + len(text), 0)
+    for keyword, fields in hdu.cards.items():
+        if len(set(fields)) > 1 and STRUCTURE.fullmatch(keyword):
+            raise RefusedError(f"HDU {index}: {len(fields)} cards {keyword} that differ, expected one")
+    return replace(hdu, data_size=_data_size(hdu))
 
 
 def _header_blocks(read_at: ReadAt, index: int, offset: int) -> bytes:
@@ -127,8 +159,7 @@ def _header_blocks(read_at: ReadAt, index: int, offset: int) -> bytes:
             raise RefusedError(f"truncated in the header of HDU {index}, at byte {offset + len(text)}")
         if any(not 32 <= byte < 127 for byte in set(text[-BLOCK:])):
             raise RefusedError(f"header of HDU {index} holds bytes that are no printable ASCII")
-        cards = range(len(text) - BLOCK, len(text), CARD)
-        if any(text[i : i + CARD].rstrip() == b"END" for i in cards):
+        if _ends(index, text[-BLOCK:]):
             return text
         if len(text) > LONGEST_HEADER:
             raise RefusedError(f"header of HDU {index} has no END card")
@@ -136,6 +167,17 @@ def _header_blocks(read_at: ReadAt, index: int, offset: int) -> bytes:
         if not more:
             raise RefusedError(f"truncated in the header of HDU {index}, at byte {offset + len(text)}")
         text += more
+
+
+def _ends(index: int, block: bytes) -> bool:
+    """Say whether a block holds the END card; RefusedError if anything but blanks follows it."""
+    cards = [block[i : i + CARD] for i in range(0, BLOCK, CARD)]
+    end = b"END".ljust(CARD)
+    if end not in cards:
+        return False
+    if b"".join(cards[cards.index(end) + 1 :]).strip(b" "):
+        raise RefusedError(f"header of HDU {index} goes on after its END card: damaged")
+    return True
 
 
 def _data_size(hdu: Hdu) -> int:
@@ -150,7 +192,7 @@ def _data_size(hdu: Hdu) -> int:
     pcount, gcount = hdu.integer("PCOUNT", 0), hdu.integer("GCOUNT", 1)
     if bitpix not in (8, 16, 32, 64, -32, -64) or pcount < 0 or gcount != 1 or min(lengths) < 0:
         raise RefusedError(f"HDU {hdu.index}: BITPIX {bitpix}, PCOUNT {pcount}, GCOUNT {gcount} do not fit")
-    return abs(bitpix) // 8 * (pcount + int(np.prod([int(n) for n in lengths], dtype=object)))
+    return abs(bitpix) // 8 * (pcount + math.prod(lengths))
 
 
 def file_bytes(content: bytes | memoryview) -> ReadAt:
@@ -169,6 +211,11 @@ def open_bytes(file: io.RawIOBase | io.BufferedIOBase) -> ReadAt:
     return read_at
 
 
+def has_sums(hdu: Hdu) -> bool:
+    """Say whether an HDU carries a checksum."""
+    return bool(hdu.value("DATASUM") or hdu.value("CHECKSUM"))
+
+
 def check_sums(hdu: Hdu, content: memoryview) -> None:
     """Check DATASUM and CHECKSUM where a header has them (FITS 4.0 App. J).
 
@@ -177,15 +224,14 @@ def check_sums(hdu: Hdu, content: memoryview) -> None:
     RefusedError
         Naming the HDU and which of them differs.
     """
-    datasum = hdu.value("DATASUM")
-    checksum = hdu.value("CHECKSUM")
-    if not datasum and not checksum:
+    if not has_sums(hdu):
         return
     data = _ones_sum(content[hdu.data_offset : hdu.end])
-    if datasum and not (isinstance(datasum, str) and datasum.strip().isdigit() and int(datasum) == data):
+    datasum = str(hdu.value("DATASUM", "")).strip()
+    if datasum and datasum.lstrip("0") != str(data).lstrip("0"):
         raise RefusedError(f"HDU {hdu.index}: DATASUM is {datasum!r} but the data sum to {data}: damaged")
     # 0 and 2^32 - 1 are both zero in ones' complement.
-    if checksum and (_ones_sum(memoryview(hdu.text)) + data) % 0xFFFFFFFF:
+    if hdu.value("CHECKSUM") and (_ones_sum(memoryview(hdu.text)) + data) % 0xFFFFFFFF:
         raise RefusedError(f"HDU {hdu.index}: CHECKSUM does not hold: header or data damaged")
 
 

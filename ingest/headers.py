@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
+from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
 
@@ -45,7 +46,13 @@ def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0)
     blocks = header_blocks(array_of(group, "header")[row, ccd - 1, hdu])
     if not blocks:
         raise StoreError(f"exposure {exposure} has no file of CCD {ccd} in {objects.location}")
-    return fits.Header.fromstring(blocks)
+    return parsed_header(blocks)
+
+
+def parsed_header(blocks: bytes) -> fits.Header:
+    """Parse header blocks with astropy, without its warnings of odd cards."""
+    with quiet_astropy():
+        return fits.Header.fromstring(blocks)
 
 
 def row_of(group: zarr.Group, exposure: int) -> int:

@@ -6,24 +6,22 @@ other form is decoded by astropy and kept as float32 bits: exact, larger, rare.
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.ingest.hdus import Hdu
+from ztfzarr.ingest.rare import astropy_images
 from ztfzarr.ingest.tiles import Tiles, read_tiles, row_tiles
-from ztfzarr.kernels.dither import ABSENT, EXACT_ZERO, N_RANDOM, NULL_ASTROPY, NULL_CFITSIO
+from ztfzarr.kernels.dither import ABSENT, N_RANDOM, NULL_ASTROPY, NULL_CFITSIO
 
 EXACT_FLOAT32: Final = 2**24  # integers up to here are exact in float32
 LARGEST_IMAGE: Final = 2**28  # pixels; a ZTF quadrant has 2^23.2
-_ONE_AT_A_TIME: Final = threading.Lock()
+SPECIAL: Final = frozenset({NULL_ASTROPY, NULL_CFITSIO, ABSENT})  # what our decoding takes for NaN
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,13 @@ def image_shape(hdu: Hdu) -> tuple[int, int]:
     return ny, nx
 
 
-def read_image(hdu: Hdu, content: memoryview) -> StoredImage:
-    """Read the image of an extension as the integers it holds.
+def read_images(hdus: Sequence[Hdu], content: memoryview) -> list[StoredImage]:
+    """Read the images of extensions as the integers they hold.
 
     Parameters
     ----------
-    hdu : Hdu
-        An image extension of the file.
+    hdus : sequence of Hdu
+        Image extensions of the file.
     content : memoryview
         The whole file.
 
@@ -80,8 +78,12 @@ def read_image(hdu: Hdu, content: memoryview) -> StoredImage:
     RefusedError
         If a tile does not decode, or the pixels are not exact in float32.
     """
-    image = _tiled(hdu, content) if is_compressed(hdu) else _plain(hdu, content)
-    return image if image is not None else _decoded_by_astropy(hdu, content)
+    images = {h.index: _tiled(h, content) if is_compressed(h) else _plain(h, content) for h in hdus}
+    rare = [hdu for hdu in hdus if images[hdu.index] is None]
+    values = astropy_images(rare, content) if rare else []
+    for hdu, pixels in zip(rare, values, strict=True):
+        images[hdu.index] = _float_bits(hdu, pixels)
+    return [image for image in images.values() if image is not None]
 
 
 def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
@@ -89,18 +91,18 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
     bitpix = hdu.integer("ZBITPIX")
     shape = image_shape(hdu)
     tiles = row_tiles(hdu, content, shape)
-    if tiles is None or bitpix not in (8, 16, 32, -32):
+    if tiles is None or bitpix not in (8, 16, 32, -32) or (bitpix > 0 and tiles.zscale is not None):
         return None
     integers, lossless = read_tiles(hdu, tiles, content, shape, bitpix)
     if bitpix > 0:
         return _scaled_integers(hdu, integers, bitpix)
-    if (hdu.value("BSCALE", 1), hdu.value("BZERO", 0)) != (1, 0):
+    if _scaling(hdu) != (1, 0):
         return None
     zscale, zzero = tiles.scale_and_zero(hdu)
     zscale[lossless], zzero[lossless] = 0.0, 0.0
     zdither = _zdither(hdu)
-    quantised = ~lossless
-    if zdither is None or not _decodes_alike(hdu, tiles, integers[quantised], zscale[quantised], zdither):
+    quantised = ~lossless if lossless.any() else slice(None)
+    if zdither is None or not _decodes_alike(hdu, tiles, integers[quantised], zscale[quantised]):
         return None
     return StoredImage(integers, zscale, zzero, zdither)
 
@@ -108,16 +110,14 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
 def _zdither(hdu: Hdu) -> int | None:
     """Return the dither of an image as the cube stores it; None if it is none that the standard knows."""
     sign = {"SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": -1, "NO_DITHER": 0, "NONE": 0}
-    method = sign.get(str(hdu.value("ZQUANTIZ", "NO_DITHER")).strip())
+    method = sign.get(hdu.text_value("ZQUANTIZ") or "NO_DITHER")
     if method == 0 or method is None:
         return method
     seed = hdu.integer("ZDITHER0", 0)
     return method * seed if 1 <= seed <= N_RANDOM else None
 
 
-def _decodes_alike(
-    hdu: Hdu, tiles: Tiles, integers: NDArray[np.int32], zscale: NDArray[np.float64], zdither: int
-) -> bool:
+def _decodes_alike(hdu: Hdu, tiles: Tiles, integers: NDArray[np.int32], zscale: NDArray[np.float64]) -> bool:
     """Say whether our decoding gives quantised rows the values that the file's own keywords give them.
 
     Our special values are fixed. They are the file's in all that CFITSIO and astropy write; a file where
@@ -128,12 +128,16 @@ def _decodes_alike(
     blank = hdu.value("ZBLANK")
     if tiles.has_zblank_column or not np.all(np.isfinite(zscale) & (zscale != 0)):
         return False
-    special = {NULL_CFITSIO, NULL_ASTROPY, ABSENT} - {blank}
+    special = set(SPECIAL - {blank})
     if blank not in (None, NULL_CFITSIO, NULL_ASTROPY):
-        special.add(blank)
-    lowest = integers.min() if integers.size else 0
-    candidates = [v for v in special if v > EXACT_ZERO or lowest <= EXACT_ZERO]
-    return not any(np.any(integers == v) for v in candidates)
+        special.add(hdu.integer("ZBLANK"))
+    return not _holds(integers, special)
+
+
+def _holds(integers: NDArray[np.int32], values: Iterable[int]) -> bool:
+    """Say whether any of some values is among the integers."""
+    lowest, highest = int(integers.min()), int(integers.max())
+    return any(lowest <= value <= highest and bool(np.any(integers == value)) for value in values)
 
 
 def _plain(hdu: Hdu, content: memoryview) -> StoredImage | None:
@@ -147,41 +151,55 @@ def _plain(hdu: Hdu, content: memoryview) -> StoredImage | None:
     integers = pixels.astype(np.int32)
     if bitpix > 0:
         return _scaled_integers(hdu, integers, bitpix)
-    if (hdu.value("BSCALE", 1), hdu.value("BZERO", 0)) != (1, 0):
+    if _scaling(hdu) != (1, 0):
         return None
     rows = shape[0]
     return StoredImage(integers, np.zeros(rows), np.zeros(rows), 0)
 
 
+def _scaling(hdu: Hdu) -> tuple[float, float]:
+    """Return BSCALE and BZERO."""
+    scale, zero = hdu.number("BSCALE", 1), hdu.number("BZERO", 0)
+    if scale == 0:
+        raise RefusedError(f"HDU {hdu.index}: BSCALE = 0, expected another number")
+    return scale, zero
+
+
 def _scaled_integers(hdu: Hdu, integers: NDArray[np.int32], bitpix: int) -> StoredImage | None:
     """Keep integers with BSCALE and BZERO if that decodes to astropy's values; None if it does not."""
-    scale, zero = hdu.value("BSCALE", 1), hdu.value("BZERO", 0)
+    scale, zero = _scaling(hdu)
     blank = hdu.value("BLANK", hdu.value("ZBLANK"))
-    if not all(isinstance(v, int | float) and np.isfinite(v) for v in (scale, zero)) or scale == 0:
-        raise RefusedError(f"HDU {hdu.index}: BSCALE {scale!r}, BZERO {zero!r}, expected numbers")
-    if blank is not None and np.any(integers == blank):
+    if blank is not None and (not isinstance(blank, int) or _holds(integers, [blank])):
         return None
-    values = integers * np.float64(scale) + zero
-    if scale == 1 and float(zero).is_integer():
-        largest = float(np.abs(values).max())
-        if largest > EXACT_FLOAT32:
-            raise RefusedError(
-                f"HDU {hdu.index}: integers up to {largest:.0f}, expected at most 2^24 = {EXACT_FLOAT32}: "
-                "larger ones are not exact in float32"
-            )
-    elif bitpix <= 16:  # astropy scales these in float32, CFITSIO in float64
-        single = integers.astype(np.float32)
-        single *= scale
-        single += zero
-        if not np.array_equal(single, values.astype(np.float32)):
-            return None
+    if bitpix == 32 and _holds(integers, SPECIAL):
+        return None
+    if scale == 1 and zero.is_integer():
+        _check_exact(hdu, max(abs(int(integers.min()) + int(zero)), abs(int(integers.max()) + int(zero))))
+    elif bitpix <= 16 and not _scales_alike(integers, scale, zero):
+        return None
     rows = integers.shape[0]
-    return StoredImage(integers, np.full(rows, float(scale)), np.full(rows, float(zero)), 0)
+    return StoredImage(integers, np.full(rows, scale), np.full(rows, zero), 0)
 
 
-def _decoded_by_astropy(hdu: Hdu, content: memoryview) -> StoredImage:
-    """Read any other form with astropy, as float32 bits."""
-    values = astropy_image(content, hdu.index)
+def _check_exact(hdu: Hdu, largest: int) -> None:
+    if largest > EXACT_FLOAT32:
+        raise RefusedError(
+            f"HDU {hdu.index}: integers up to {largest}, expected at most 2^24 = {EXACT_FLOAT32}: "
+            "larger ones are not exact in float32"
+        )
+
+
+def _scales_alike(integers: NDArray[np.int32], scale: float, zero: float) -> bool:
+    """Say whether scaling in float32, as astropy does with short integers, gives what float64 gives us."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = integers.astype(np.float32)
+        single *= np.float32(scale)
+        single += np.float32(zero)
+        return np.array_equal(single, (integers * scale + zero).astype(np.float32), equal_nan=True)
+
+
+def _float_bits(hdu: Hdu, values: NDArray[np.generic]) -> StoredImage:
+    """Keep what astropy read as float32 bits."""
     bitpix = hdu.integer("ZBITPIX" if is_compressed(hdu) else "BITPIX")
     if values.shape != image_shape(hdu):
         raise RefusedError(f"HDU {hdu.index}: pixels of shape {values.shape}, expected {image_shape(hdu)}")
@@ -193,24 +211,3 @@ def _decoded_by_astropy(hdu: Hdu, content: memoryview) -> StoredImage:
         raise RefusedError(f"HDU {hdu.index}: {values.dtype} pixels that are not exact in float32")
     rows = values.shape[0]
     return StoredImage(single.view(np.int32), np.zeros(rows), np.zeros(rows), 0)
-
-
-def astropy_image(content: memoryview, index: int) -> NDArray[np.generic]:
-    """Read the image of extension ``index`` with astropy: values as its users get them, native byte order.
-
-    Raises
-    ------
-    RefusedError
-        If astropy cannot read it.
-    """
-    try:
-        # Filters of warnings belong to the process, not to a thread: one thread at a time.
-        with _ONE_AT_A_TIME, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(io.BytesIO(content), memmap=False) as file:
-                data = np.asarray(file[index].data)
-    except Exception as error:  # astropy names no set of errors for damaged files; any is a refusal
-        raise RefusedError(f"HDU {index}: astropy cannot read the image ({error})".splitlines()[0]) from None
-    if data.dtype.kind not in "iuf":
-        raise RefusedError(f"HDU {index}: holds no image of numbers")
-    return data.astype(data.dtype.newbyteorder("="), copy=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ztfzarr.errors import RefusedError
-from ztfzarr.geometry import CCDS, IMAGE_TYPES, OTHER_KINDS, filefracday_time
+from ztfzarr.geometry import CCDS, FILTER_IDS, IMAGE_TYPES, OTHER_KINDS, filefracday_time
 
 PATTERN: Final = re.compile(
     r"ztf_(?P<exposure>\d{14})_(?P<field>\d{6})_(?P<filter>[a-z]{2})_c(?P<ccd>\d{2})_(?P<kind>[a-z])"
@@ -39,7 +39,7 @@ def parse_name(name: str) -> RawName:
     Raises
     ------
     RefusedError
-        If it is not such a name, has an unknown kind, CCD or date.
+        If it is not such a name, has an unknown kind, filter, CCD or date.
     """
     match = PATTERN.fullmatch(name)
     if match is None:
@@ -48,6 +48,9 @@ def parse_name(name: str) -> RawName:
     if kind not in IMAGE_TYPES:
         known = "known to the camera but not read here" if kind in OTHER_KINDS else "unknown"
         raise RefusedError(f"kind {kind!r} is {known}: expected b (bias), f (dome flat) or o (object)")
+    filters = ("bi",) if kind == "b" else tuple(FILTER_IDS.values())
+    if match["filter"] not in filters:
+        raise RefusedError(f"filter {match['filter']!r} in the name: expected {', '.join(filters)}")
     if ccd not in CCDS:
         raise RefusedError(f"CCD {ccd} in the name: expected 1-16")
     try:

@@ -23,6 +23,7 @@ from ztfzarr.geometry import archive_folder
 from ztfzarr.ingest.hdus import BLOCK, Hdu, header_hdus
 from ztfzarr.ingest.headers import file_headers
 from ztfzarr.ingest.images import StoredImage, is_compressed
+from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.ingest.tiles import GZIP, RICE, algorithm, columns_of, rice_parameters
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.kernels.rice import encode_tiles
@@ -37,6 +38,9 @@ COMPRESSION_CARDS: Final = (
     "ZVAL?", "ZPCOUNT", "ZGCOUNT", "ZSCALE", "ZZERO", "ZBLANK", "ZHECKSUM", "ZDATASUM", "TFIELDS", "TTYPE*",
     "TFORM*", "THEAP", "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM",
 )  # fmt: skip
+
+
+UNNAMED: Final = "COMPRESSED_IMAGE"  # EXTNAME that CFITSIO and astropy give to a compressed image without one
 
 
 class NotIdenticalError(Exception):
@@ -162,18 +166,17 @@ def _table_and_heap(hdu: Hdu, image: StoredImage) -> bytes:
     table = np.zeros((len(tiles), width), np.uint8)
     lengths = np.array([len(tile) for tile in tiles])
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    columns = columns_of(hdu, width)
-    for name, (offset, code) in columns.items():
+    for name, column in columns_of(hdu, width).items():
         if name in ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA"):
             mine = gzipped if name.startswith("GZIP") else ~gzipped
             places = np.where(mine, [lengths, offsets], 0).T
-            field = np.ascontiguousarray(places.astype({"P": ">i4", "Q": ">i8"}[code]))
-        elif name in ("ZSCALE", "ZZERO") and code == "D":
+            field = np.ascontiguousarray(places.astype({"P": ">i4", "Q": ">i8"}[column.code]))
+        elif name in ("ZSCALE", "ZZERO") and column.code == "D":
             values = image.zscale if name == "ZSCALE" else image.zzero
             field = np.ascontiguousarray(values[:, None].astype(">f8"))
         else:
             raise NotIdenticalError
-        table[:, offset : offset + field.dtype.itemsize * field.shape[1]] = field.view(np.uint8)
+        table[:, column.offset : column.offset + field.dtype.itemsize * field.shape[1]] = field.view(np.uint8)
     return table.tobytes() + b"".join(tiles)
 
 
@@ -212,21 +215,23 @@ def _gzip(row: NDArray[np.int32], size: int, *, shuffle: bool) -> bytes:
 
 def uncompressed(headers: Sequence[bytes], images: Sequence[StoredImage]) -> bytes:
     """Make an uncompressed FITS file with a raw file's pixels, as float32 DN, and its cards."""
-    hdus = header_hdus(headers)
-    made = [fits.PrimaryHDU(header=_own_cards(hdus[0]))]
-    for hdu, image in zip(hdus[1:], images, strict=True):
-        pixels = image.integers.copy()
-        decode_rows(pixels, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
-        made.append(fits.ImageHDU(pixels.view(np.float32), header=_own_cards(hdu)))
     buffer = io.BytesIO()
-    fits.HDUList(made).writeto(buffer, checksum=True, output_verify="silentfix+ignore")
+    with quiet_astropy():
+        made = [fits.PrimaryHDU(header=_own_cards(headers[0]))]
+        for text, image in zip(headers[1:], images, strict=True):
+            pixels = image.integers.copy()
+            decode_rows(pixels, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
+            made.append(fits.ImageHDU(pixels.view(np.float32), header=_own_cards(text)))
+        fits.HDUList(made).writeto(buffer, checksum=True, output_verify="silentfix+ignore")
     return buffer.getvalue()
 
 
-def _own_cards(hdu: Hdu) -> fits.Header:
+def _own_cards(blocks: bytes) -> fits.Header:
     """Return the cards that do not describe how the file stores its pixels."""
-    header = hdu.header.copy(strip=True)
+    header = fits.Header.fromstring(blocks).copy(strip=True)
     for pattern in COMPRESSION_CARDS:
         for key in set(header[pattern]) if "*" in pattern or "?" in pattern else {pattern} & set(header):
             header.remove(key, remove_all=True)
+    if header.get("EXTNAME") == UNNAMED:
+        header.remove("EXTNAME")
     return header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.geometry import FILTER_IDS, QUADRANTS, filefracday_time, night_of
-from ztfzarr.ingest.hdus import Hdu, read_hdus
+from ztfzarr.ingest.hdus import Hdu, check_sums, read_hdus
 from ztfzarr.ingest.images import image_shape
 from ztfzarr.ingest.names import RawName, parse_name
 from ztfzarr.ingest.sources import Source
@@ -20,6 +21,7 @@ from ztfzarr.ingest.sources import Source
 NAME_TO_SHUTTER: Final = np.timedelta64(600, "s")
 MJD_EPOCH: Final = np.datetime64("1858-11-17T00:00:00", "us")
 US_PER_DAY: Final = 86_400_000_000
+ISO_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)\d*", re.ASCII)  # FITS 4.0 §9.1.1
 
 # Coordinates read straight from cards of the primary header; of several, the first that is a number.
 NUMBERS: Final = {
@@ -76,6 +78,8 @@ def scan(source: Source) -> RawFile:
 
 def describe(source: Source, size: int, name: RawName, hdus: Sequence[Hdu]) -> RawFile:
     """Describe a raw file from its headers; RefusedError as :func:`scan`."""
+    # Before the exposure is registered with what its primary header says, for ever.
+    check_sums(hdus[0], memoryview(b""))
     check_name(name, hdus)
     return RawFile(
         source=source,
@@ -137,8 +141,7 @@ def coordinates(name: RawName, primary: Hdu) -> dict[str, Any]:
         number = values[key]
         fits_int16 = math.isfinite(number) and abs(number) < 2**15
         values[key] = int(number) if fits_int16 else absent
-    closed = _timestamp(primary.value("SHUTCLSD"))
-    opened = _timestamp(primary.value("SHUTOPEN"))
+    opened, closed = _timestamp(primary, "SHUTOPEN"), _timestamp(primary, "SHUTCLSD")
     both = closed is not None and opened is not None
     return values | {
         "time": int(time.astype("datetime64[us]").astype(np.int64)),
@@ -159,7 +162,7 @@ def shutter_open(name: RawName, primary: Hdu) -> np.datetime64:
         If it is more than ten minutes from the time in the name.
     """
     named = filefracday_time(name.exposure)
-    time = _timestamp(primary.value("SHUTOPEN"))
+    time = _timestamp(primary, "SHUTOPEN")
     if time is None:
         mjd = _number(primary, ("OBSMJD",))
         time = MJD_EPOCH + np.timedelta64(round(mjd * US_PER_DAY), "us") if 0 < mjd < 1e5 else named
@@ -168,17 +171,26 @@ def shutter_open(name: RawName, primary: Hdu) -> np.datetime64:
     return time
 
 
-def _timestamp(value: Any) -> np.datetime64 | None:
-    """Parse an ISO time; None if there is none."""
+def _timestamp(hdu: Hdu, key: str) -> np.datetime64 | None:
+    """Return a card that is an ISO time, to the microsecond; None if it is none."""
+    match = ISO_TIME.fullmatch(str(_readable(hdu, key)).strip())
     try:
-        return np.datetime64(value.strip(), "us") if isinstance(value, str) and value.strip() else None
-    except ValueError:
+        return np.datetime64(match[1], "us") if match else None
+    except ValueError:  # a 31st of June
         return None
 
 
 def _number(hdu: Hdu, keys: Sequence[str]) -> float:
     for key in keys:
-        value = hdu.value(key)
+        value = _readable(hdu, key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
     return math.nan
+
+
+def _readable(hdu: Hdu, key: str) -> Any:
+    """Return a card that only describes; None where it does not parse: a telescope may write NAN."""
+    try:
+        return hdu.value(key)
+    except RefusedError:
+        return None

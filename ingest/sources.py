@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from typing import Any, Final
 import obstore
 
 from ztfzarr.errors import RefusedError
-from ztfzarr.ingest.hdus import ReadAt, open_bytes
+from ztfzarr.ingest.hdus import BLOCK, ReadAt, open_bytes
 from ztfzarr.store.objects import open_url
 
 SUFFIXES: Final = (".fits", ".fits.fz")
+READ_AHEAD: Final = 4 * BLOCK  # a primary header, hence nine requests a scan
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,19 @@ class Source:
         """Whether it is read through an object store or HTTP."""
         return "://" in self.label
 
+    def stamp(self) -> tuple[int, ...]:
+        """Tell a local file from another that takes its path; of a URL nothing is known."""
+        if self.is_url:
+            return ()
+        with _refusing():
+            found = Path(self.label).stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def read(self) -> bytes:
         """Read the whole file; RefusedError if it cannot be read."""
         with _refusing():
             if not self.is_url:
+                _check_regular(self.label)
                 return Path(self.label).read_bytes()
             store, key = _open_url(self.label)
             return bytes(obstore.get(store, key).bytes())
@@ -52,8 +63,17 @@ class Source:
                 size = obstore.head(store, key)["size"]
                 yield _ranges(store, key, size), size
             else:
+                _check_regular(self.label)
                 with Path(self.label).open("rb") as file:
                     yield open_bytes(file), os.fstat(file.fileno()).st_size
+
+
+def _check_regular(path: str) -> None:
+    """Refuse a directory, and a pipe, which would keep us waiting for ever."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "directory" if stat.S_ISDIR(mode) else "pipe or device"
+        raise RefusedError(f"cannot be read: is a {kind}, expected a file")
 
 
 @contextmanager
@@ -72,15 +92,28 @@ def _refusing() -> Iterator[None]:
 def _open_url(url: str) -> tuple[Any, str]:
     """Open the store of a URL's folder, and return it with the name inside."""
     folder, name = url.rsplit("/", 1)
-    return open_url(folder), name
+    try:
+        return open_url(folder), name
+    except ValueError as error:  # of a URL without a host
+        raise RefusedError(f"cannot be read: {error}") from None
 
 
 def _ranges(store: Any, key: str, size: int) -> ReadAt:
-    """Read ranges of an object; the first request takes what the primary header usually needs."""
+    """Read ranges of an object, some ahead; of a web server that gives none, the whole object once."""
+    start, held = 0, b""
 
     def read_at(offset: int, length: int) -> bytes:
+        nonlocal start, held
         length = min(length, size - offset)
-        return bytes(obstore.get_range(store, key, start=offset, length=length)) if length > 0 else b""
+        if length <= 0:
+            return b""
+        if not start <= offset <= offset + length <= start + len(held):
+            try:
+                ahead = min(max(length, READ_AHEAD), size - offset)
+                start, held = offset, bytes(obstore.get_range(store, key, start=offset, length=ahead))
+            except obstore.exceptions.NotSupportedError:  # as Python's http.server
+                start, held = 0, bytes(obstore.get(store, key).bytes())
+        return held[offset - start : offset - start + length]
 
     return read_at
 
@@ -102,43 +135,61 @@ def find_sources(paths: Sequence[str]) -> tuple[list[Source], list[tuple[str, st
         Paths that name nothing.
     """
     found: dict[str, Source] = {}
-    refused = []
+    refused: list[tuple[str, str]] = []
     for path in paths:
         try:
-            labels = list(_labels(path))
-        except (RefusedError, OSError, obstore.exceptions.BaseError) as error:
-            refused.append((path, str(error).splitlines()[0]))
+            with _refusing():
+                labels = list(_labels(path, refused))
+        except RefusedError as error:
+            refused.append((path, str(error)))
             continue
         for label in labels:
             found.setdefault(label if "://" in label else os.path.realpath(label), Source(label))
     return sorted(found.values(), key=lambda source: (source.name, source.label)), refused
 
 
-def _labels(path: str) -> Iterator[str]:
+def _labels(path: str, refused: list[tuple[str, str]]) -> Iterator[str]:
+    """Find the files that a path names; folders below it that cannot be read go to ``refused``."""
     if "://" in path and not path.startswith("file://"):
         yield from _below_url(path) if path.endswith("/") else [path]
         return
     path = path.removeprefix("file://")
-    if Path(path).is_dir():
-        yield from _below_folder(path)
-    elif Path(path).exists() or not glob.has_magic(path):
-        if not os.path.lexists(path):
-            raise RefusedError("no such file or folder")
-        yield path
-    else:
+    if _exists(path):
+        matches = [path]
+    elif glob.has_magic(path):
         matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise RefusedError("no file matches")
-        for match in matches:
-            yield from _below_folder(match) if Path(match).is_dir() else [match]
+    else:
+        raise RefusedError("no such file or folder")
+    if not matches:
+        raise RefusedError("no file matches")
+    for match in matches:
+        yield from _below_folder(match, refused) if _is_folder(match) else [match]
 
 
-def _below_folder(folder: str) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (str(Path(parent, name)) for name in sorted(names) if name.endswith(SUFFIXES))
+def _exists(path: str) -> bool:
+    """Say whether a path names anything, be it a link to nothing."""
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_folder(path: str) -> bool:
+    """Say whether to look for files below a path: a directory by the name of a raw file is a bad file."""
+    return Path(path).is_dir() and not path.endswith(SUFFIXES)
+
+
+def _below_folder(folder: str, refused: list[tuple[str, str]]) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        refused.append((str(error.filename), f"cannot be read: {error.strerror}"))
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        found = sorted(name for name in (*names, *folders) if name.endswith(SUFFIXES))
+        folders[:] = sorted(name for name in folders if not name.endswith(SUFFIXES))
+        yield from (str(Path(parent, name)) for name in found)
 
 
 def _below_url(url: str) -> Iterator[str]:
-    for batch in obstore.list(open_url(url.rstrip("/"))):
+    for batch in obstore.list(_open_url(url)[0]):
         yield from (url + meta["path"] for meta in batch if meta["path"].endswith(SUFFIXES))

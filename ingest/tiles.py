@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,21 @@ from ztfzarr.ingest.hdus import Hdu
 from ztfzarr.kernels.rice import decode_tiles
 
 FORMAT: Final = re.compile(r"(\d*)([LXBIJKAEDCMPQ])(.*)", re.ASCII)
-WIDTH: Final = {
-    "L": 1,
-    "B": 1,
-    "I": 2,
-    "J": 4,
-    "K": 8,
-    "A": 1,
-    "E": 4,
-    "D": 8,
-    "C": 8,
-    "M": 16,
-    "P": 8,
-    "Q": 16,
-}
+WIDTH: Final = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+SCALED_COLUMN: Final = re.compile(r"(TSCAL|TZERO)\d+")
 NUMBER: Final = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 
 RICE: Final = frozenset({"RICE_1", "RICE_ONE"})
 GZIP: Final = frozenset({"GZIP_1", "GZIP_2"})
+
+
+class Column(NamedTuple):
+    """A column of a table: its offset in a row, repeat count, type code, and what a P or Q points to."""
+
+    offset: int
+    repeat: int
+    code: str
+    element: str
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,7 @@ class Tiles:
         rows = len(self.data)
         columns = []
         for name, column in (("ZSCALE", self.zscale), ("ZZERO", self.zzero)):
-            value = hdu.value(name, 0.0)
-            columns.append(column.copy() if column is not None else np.full(rows, float(value)))
+            columns.append(column.copy() if column is not None else np.full(rows, hdu.number(name, 0.0)))
         return columns[0], columns[1]
 
 
@@ -70,18 +66,20 @@ def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | 
     ny, nx = shape
     if (hdu.integer("ZTILE1", nx), hdu.integer("ZTILE2", 1)) != (nx, 1):
         return None
-    if algorithm(hdu) not in RICE | GZIP or _stored_without_compression(hdu):
+    if algorithm(hdu) not in RICE | GZIP:
         return None
-    width, rows = hdu.integer("NAXIS1"), hdu.integer("NAXIS2")
-    if rows != ny:
-        raise RefusedError(f"HDU {hdu.index}: {rows} tiles, expected {ny}, one a row")
-    table = np.frombuffer(content, np.uint8, rows * width, hdu.data_offset).reshape(rows, width)
-    columns = columns_of(hdu, width)
+    table = _table(hdu, content)
+    if len(table) != ny:
+        raise RefusedError(f"HDU {hdu.index}: {len(table)} tiles, expected {ny}, one a row")
+    columns = columns_of(hdu, table.shape[1])
+    if "UNCOMPRESSED_DATA" in columns or any(SCALED_COLUMN.fullmatch(key) for key in hdu.cards):
+        return None  # the old column of plain pixels; columns scaled as in tables of physical quantities
     if "COMPRESSED_DATA" not in columns:
         raise RefusedError(f"HDU {hdu.index}: no column COMPRESSED_DATA in a compressed image")
+    places = [_tile_places(hdu, table, columns.get(name)) for name in ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA")]
     return Tiles(
-        data=_tile_places(hdu, table, columns["COMPRESSED_DATA"]),
-        gzip=_tile_places(hdu, table, columns.get("GZIP_COMPRESSED_DATA")),
+        data=places[0],
+        gzip=places[1],
         zscale=_numbers(hdu, table, columns.get("ZSCALE")),
         zzero=_numbers(hdu, table, columns.get("ZZERO")),
         has_zblank_column="ZBLANK" in columns,
@@ -90,20 +88,43 @@ def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | 
 
 def algorithm(hdu: Hdu) -> str:
     """Return the compression algorithm of an image, ``ZCMPTYPE``."""
-    return str(hdu.value("ZCMPTYPE", "")).strip()
+    return hdu.text_value("ZCMPTYPE")
 
 
-def _stored_without_compression(hdu: Hdu) -> bool:
-    """Say whether some rows are in the old column of plain pixels, left to astropy."""
-    names = {str(hdu.value(f"TTYPE{i + 1}", "")).strip() for i in range(hdu.integer("TFIELDS"))}
-    return "UNCOMPRESSED_DATA" in names
+def check_tiles(hdu: Hdu, content: memoryview) -> None:
+    """Refuse a table whose tiles do not fill the heap one after the other, as all writers have them.
+
+    Raises
+    ------
+    RefusedError
+        So too if the table is damaged elsewhere.
+    """
+    table = _table(hdu, content)
+    columns = [column for column in columns_of(hdu, table.shape[1]).values() if column.code in "PQ"]
+    if not columns:
+        raise RefusedError(f"HDU {hdu.index}: no column of tiles in a compressed image")
+    places = np.concatenate([_tile_places(hdu, table, column) for column in columns])
+    places = places[places[:, 0] > 0]
+    lengths, starts = places[np.argsort(places[:, 1])].T
+    heap = hdu.data_offset + hdu.integer("THEAP", table.size)
+    ends = np.concatenate([[heap], starts + lengths])
+    if not np.array_equal(ends, np.append(starts, hdu.data_offset + hdu.data_size)):
+        raise RefusedError(f"HDU {hdu.index}: tiles do not fill the heap one after the other: damaged")
+
+
+def _table(hdu: Hdu, content: memoryview) -> NDArray[np.uint8]:
+    """Return the bytes of the table of a compressed image, (row, byte)."""
+    if (hdu.integer("NAXIS"), hdu.integer("BITPIX")) != (2, 8):
+        raise RefusedError(f"HDU {hdu.index}: a compressed image in no table of bytes")
+    width, rows = hdu.integer("NAXIS1"), hdu.integer("NAXIS2")
+    return np.frombuffer(content, np.uint8, rows * width, hdu.data_offset).reshape(rows, width)
 
 
 def rice_parameters(hdu: Hdu) -> tuple[int, int]:
     """Return the Rice block size and bytes a pixel: 32 and 4 unless ZNAMEn, ZVALn say otherwise."""
     values = {"BLOCKSIZE": 32, "BYTEPIX": 4}
     for i in range(1, 10):
-        name = str(hdu.value(f"ZNAME{i}", "")).strip()
+        name = hdu.text_value(f"ZNAME{i}")
         if name in values:
             values[name] = hdu.integer(f"ZVAL{i}")
     block, bytepix = values["BLOCKSIZE"], values["BYTEPIX"]
@@ -112,17 +133,18 @@ def rice_parameters(hdu: Hdu) -> tuple[int, int]:
     return block, bytepix
 
 
-def columns_of(hdu: Hdu, width: int) -> dict[str, tuple[int, str]]:
-    """Return each column of a table: its offset in a row of ``width`` bytes, and its format."""
-    columns: dict[str, tuple[int, str]] = {}
+def columns_of(hdu: Hdu, width: int) -> dict[str, Column]:
+    """Return the columns of a table by name; rows have ``width`` bytes."""
+    columns: dict[str, Column] = {}
     offset = 0
-    for i in range(hdu.integer("TFIELDS")):
-        form = str(hdu.value(f"TFORM{i + 1}", "")).strip()
+    for i in range(min(hdu.integer("TFIELDS"), 999)):
+        form = hdu.text_value(f"TFORM{i + 1}")
         match = FORMAT.fullmatch(form)
         if match is None or match[2] not in WIDTH:
             raise RefusedError(f"HDU {hdu.index}: TFORM{i + 1} = {form!r} is no column format of an image")
-        columns[str(hdu.value(f"TTYPE{i + 1}", "")).strip()] = (offset, match[2])
-        offset += int(match[1] or 1) * WIDTH[match[2]]
+        column = Column(offset, int(match[1] or 1), match[2], match[3][:1])
+        columns[hdu.text_value(f"TTYPE{i + 1}")] = column
+        offset += column.repeat * WIDTH[column.code]
     if offset != width:
         raise RefusedError(f"HDU {hdu.index}: columns of {offset} bytes in rows of {width}")
     return columns
@@ -134,25 +156,28 @@ def _field(table: NDArray[np.uint8], offset: int, dtype: str, count: int = 1) ->
     return np.ascontiguousarray(table[:, offset : offset + width]).view(dtype)
 
 
-def _numbers(hdu: Hdu, table: NDArray[np.uint8], column: tuple[int, str] | None) -> NDArray[np.float64] | None:
+def _numbers(hdu: Hdu, table: NDArray[np.uint8], column: Column | None) -> NDArray[np.float64] | None:
     if column is None:
         return None
-    if column[1] not in NUMBER:
-        raise RefusedError(f"HDU {hdu.index}: a scale or zero of format {column[1]}, expected a number")
-    return _field(table, column[0], NUMBER[column[1]])[:, 0].astype(np.float64)
+    if column.code not in NUMBER or column.repeat != 1:
+        raise RefusedError(f"HDU {hdu.index}: {column.repeat}{column.code} as scale or zero, expected a number")
+    return _field(table, column.offset, NUMBER[column.code])[:, 0].astype(np.float64)
 
 
-def _tile_places(hdu: Hdu, table: NDArray[np.uint8], column: tuple[int, str] | None) -> NDArray[np.int64]:
+def _tile_places(hdu: Hdu, table: NDArray[np.uint8], column: Column | None) -> NDArray[np.int64]:
     """Return length and offset in the file of each row's tile."""
     if column is None:
         return np.zeros((len(table), 2), np.int64)
-    if column[1] not in "PQ":
-        raise RefusedError(f"HDU {hdu.index}: tiles in a column of format {column[1]}, expected P or Q")
-    places = _field(table, column[0], ">i4" if column[1] == "P" else ">i8", 2).astype(np.int64)
+    if column.code not in "PQ" or column.repeat != 1 or column.element not in WIDTH:
+        form = f"{column.repeat}{column.code}{column.element}"
+        raise RefusedError(f"HDU {hdu.index}: tiles in a column of format {form}, expected 1PB or 1QB")
+    places = _field(table, column.offset, ">i4" if column.code == "P" else ">i8", 2).astype(np.int64)
+    places[:, 0] = np.minimum(places[:, 0], hdu.data_size + 1) * WIDTH[column.element]
     heap = hdu.integer("THEAP", table.size)
-    outside = (places < 0).any(axis=1) | (places[:, 1] > hdu.data_size) | (places[:, 0] > hdu.data_size)
-    outside |= places.sum(axis=1) + heap > hdu.data_size
-    if heap < table.size or outside.any():
+    if not table.size <= heap <= hdu.data_size:
+        raise RefusedError(f"HDU {hdu.index}: heap at byte {heap} of {hdu.data_size}: damaged")
+    outside = ((places < 0) | (places > hdu.data_size)).any(axis=1) | (places.sum(axis=1) + heap > hdu.data_size)
+    if outside.any():
         row = int(np.argmax(outside))
         raise RefusedError(f"HDU {hdu.index}: tile of row {row} lies outside the heap: damaged")
     places[:, 1] += hdu.data_offset + heap
@@ -178,7 +203,7 @@ def read_tiles(
     """
     out = np.empty(shape, np.int32)
     empty = tiles.data[:, 0] == 0
-    quantised = bitpix < 0 and (tiles.zscale is not None or "ZSCALE" in hdu.header)
+    quantised = bitpix < 0 and (tiles.zscale is not None or "ZSCALE" in hdu.cards)
     if algorithm(hdu) in RICE:
         block, bytepix = rice_parameters(hdu)
         heap = np.frombuffer(content, np.uint8)
@@ -208,7 +233,8 @@ def _gunzip(
         plain = stream.decompress(content[offset : offset + length], 8 * nx + 1)
     except zlib.error as error:
         raise RefusedError(f"HDU {hdu.index}: tile of row {row} does not decode ({error})") from None
-    if not stream.eof or not plain or len(plain) % nx:
+    whole = stream.eof and not stream.unused_data.strip(b"\0")
+    if not whole or not plain or len(plain) % nx:
         raise RefusedError(f"HDU {hdu.index}: tile of row {row} does not decode: {len(plain)} bytes")
     pixels = np.frombuffer(plain, np.uint8)
     return pixels.reshape(-1, nx).T if shuffled else pixels.reshape(nx, -1)

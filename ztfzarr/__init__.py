@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ztfzarr.masters.bias import master_bias
     from ztfzarr.masters.flat import master_flat, relative_levels
     from ztfzarr.masters.science import science, science_variance
+    from ztfzarr.reduce.calibrated import open_science
     from ztfzarr.steps.detrend import detrend
     from ztfzarr.store.cube import open_cube
 
@@ -21,6 +22,7 @@ __all__ = [
     "master_flat",
     "open_cube",
     "open_fits",
+    "open_science",
     "relative_levels",
     "science",
     "science_variance",
@@ -34,6 +36,7 @@ _HOME: Final = {
     "master_flat": "ztfzarr.masters.flat",
     "open_cube": "ztfzarr.store.cube",
     "open_fits": "ztfzarr.ingest.fits",
+    "open_science": "ztfzarr.reduce.calibrated",
     "relative_levels": "ztfzarr.masters.flat",
     "science": "ztfzarr.masters.science",
     "science_variance": "ztfzarr.masters.science",

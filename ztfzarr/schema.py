@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jsonschema
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
 from ztfzarr.schemas import load
 
@@ -18,17 +21,25 @@ def faults(document: dict[str, Any], kind: str) -> list[str]:
     document : dict
         The parsed document.
     kind : str
-        Group kind: ``raw``.
+        Group kind: ``raw``, ``bias``, ``flat`` or ``science``.
 
     Returns
     -------
     list of str
         One line a fault, with its place; empty if the document is valid.
     """
-    validator = jsonschema.Draft202012Validator(load(kind))
+    validator = jsonschema.Draft202012Validator(load(kind), registry=_registry())
     errors = sorted(validator.iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
     lines = [f"{'/'.join(map(str, e.absolute_path)) or 'group'}: {_shortened(e.message)}" for e in errors]
     return lines or list(_unequal_lengths(document))
+
+
+@cache
+def _registry() -> Registry[Any]:
+    """Return the schema that the others refer to."""
+    common: Resource[Any] = DRAFT202012.create_resource(load("common"))
+    registry: Registry[Any] = Registry().with_resource("common.json", common)
+    return registry
 
 
 def _shortened(message: str) -> str:
@@ -36,10 +47,12 @@ def _shortened(message: str) -> str:
 
 
 def _unequal_lengths(document: dict[str, Any]) -> Iterator[str]:
-    """Say where a dimension has more than one length."""
+    """Say where a dimension has more than one length; arrays of others may have no names for theirs."""
     first: dict[str, tuple[str, int]] = {}
     for name, array in document["consolidated_metadata"]["metadata"].items():
-        for dimension, length in zip(array["dimension_names"], array["shape"], strict=True):
+        for dimension, length in zip(array.get("dimension_names") or (), array.get("shape", ()), strict=False):
+            if dimension is None:
+                continue
             other, expected = first.setdefault(dimension, (name, length))
             if length != expected:
                 yield f"{name}: {dimension} has length {length}, expected {expected} as in {other}"

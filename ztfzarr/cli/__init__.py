@@ -8,14 +8,20 @@ from typing import Any, Final
 
 import click
 
-from ztfzarr.errors import RefusedError, StoreError
+from ztfzarr.errors import RecipeError, RefusedError, StoreError
 
 # Command: where it is, and its line in the help. Loaded when used, so that --help answers at once.
 COMMANDS: Final = {
     "simulate": ("ztfzarr.cli.simulate", "Make a night of raw files, with the truth beside it."),
     "ingest": ("ztfzarr.cli.ingest", "Put raw FITS files into the cube of a store."),
+    "bias": ("ztfzarr.cli.reduce", "Make the master biases that a store lacks."),
+    "flat": ("ztfzarr.cli.reduce", "Make the master flats that a store lacks."),
+    "science": ("ztfzarr.cli.reduce", "Make the science that a store lacks."),
+    "run": ("ztfzarr.cli.reduce", "Make whatever a store lacks: bias, flat, science."),
     "ls": ("ztfzarr.cli.listing", "List the nights of a store."),
     "info": ("ztfzarr.cli.listing", "Say what a store holds, its size, and how to open it."),
+    "compare": ("ztfzarr.cli.versions", "Say in what two versions of a product differ."),
+    "drop": ("ztfzarr.cli.versions", "Delete a version of a product."),
     "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
 }
@@ -25,7 +31,7 @@ Exit status:
   0    all done
   1    some inputs were refused or faults found, each named; the rest is done
   2    wrong usage
-  3    the store cannot be used: none there, locked, or of another format
+  3    the store cannot be used: none there, locked, damaged, not writable, or of another format
   130  interrupted; what was done stays, run the command again"""
 
 
@@ -80,10 +86,25 @@ def main(args: list[str] | None = None) -> None:
     except (StoreError, RefusedError) as error:
         click.echo(f"ztfzarr: {error}", err=True)
         sys.exit(3)
+    except RecipeError as error:
+        click.echo(f"ztfzarr: {error}", err=True)
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("ztfzarr: interrupted; run the command again to finish", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        if not _is_outside(error):
+            raise
+        click.echo(f"ztfzarr: {str(error).splitlines()[0]}", err=True)
+        sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _is_outside(error: Exception) -> bool:
+    """Say whether an error is of the disk, the network or an object store, rather than of this program."""
+    from obstore.exceptions import BaseError
+
+    return isinstance(error, OSError | BaseError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import click
 from ztfzarr.cli.options import counted, print_json, ranges, size
 
 if TYPE_CHECKING:
-    from ztfzarr.store.listing import Night, Summary
+    from collections.abc import Iterator
+
+    from ztfzarr.store.listing import Night, ProductSummary, Summary
 
 
 @click.command()
@@ -38,7 +41,8 @@ def _print_nights(found: list[Night]) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
         missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
         table.add_row(_date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
-    Console(highlight=False).print(table)
+    # Elsewhere than on a terminal rich would fold lines at 80 columns.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
 def _date(night: int) -> str:
@@ -67,11 +71,12 @@ def _described(found: Summary) -> str:
     stored = f"{size(found.stored_bytes)} in {counted(found.objects, 'object')}"
     per_file = f"{found.objects / max(found.files, 1):.1f} a file"
     ratio = f"{found.stored_bytes / max(found.source_bytes, 1):.3f} of the raw files' {size(found.source_bytes)}"
+    products = "".join(f"\n  {line}" for line in _product_lines(found.products))
     return f"""\
 {found.location}
   raw  {counts[0]} of {counts[1]} ({span}), {counts[2]}
        quadrants of {ny} x {nx} pixels, overscans of {overscan} columns
-       {stored} ({per_file}), {ratio}
+       {stored} ({per_file}), {ratio}{products}
 
 In DN, sorted in time, lazily:
   import ztfzarr
@@ -80,3 +85,14 @@ In DN, sorted in time, lazily:
 As stored, with nothing of ours (pip install "zarr>=3.1.5" xarray pcodec):
   import xarray as xr
   raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time")"""
+
+
+def _product_lines(products: list[ProductSummary]) -> Iterator[str]:
+    """Say of each version how much is made, and which settings are not the defaults."""
+    from ztfzarr.recipe import default_recipe, differences, recipe_for
+
+    for product in products:
+        kind, name = product.group.split("/")
+        changed = differences(recipe_for(kind, default_recipe(name)), product.recipe)
+        settings = ", ".join(f"{setting} = {value}" for setting, _, value in changed) or "default recipe"
+        yield f"{product.group}  {product.entries} made, {size(product.stored_bytes)}; {settings}"

@@ -165,7 +165,8 @@ def combine(
     scale : (time,) float32
         Factor of each frame, last.
     noise : (gain e-/DN, read noise e-, relative)
-        Of the model: sigma^2 = max(m, 0)/gain + (read noise/gain)^2 + (relative m)^2, m the median.
+        Of the model: sigma^2 = max(m, 0)/gain + (read noise/gain)^2 + (relative m)^2, m the median. The relative
+        part is what frames may differ by and not be rejected; it is no noise of the mean, and not in its variance.
     method : int
         :data:`NOISE`, :data:`SPREAD` or :data:`MEDIAN`.
     clip : float
@@ -173,8 +174,8 @@ def combine(
     network : (k, 2) int64
         :func:`sorting_network` of the number of frames.
     mean, variance, count : (y, x)
-        Results: mean of the frames kept (or the median), noise model of it, frames kept. Without any finite
-        frame NaN, NaN and 0.
+        Results: mean of the frames kept (or the median), variance of the mean by the noise model, frames kept.
+        Without any finite frame NaN, NaN and 0.
     """
     total_frames, ny, nx = frames.shape
     block = np.empty((total_frames, COLUMNS), np.float32)
@@ -195,8 +196,8 @@ def combine(
             _middle(block, n, total_frames, median)
             for i in range(n):
                 signal = median[i]
-                model[i] = max(signal, np.float32(0)) / gain + floor + relative * signal * signal
-                limit[i] = clip2 * model[i]
+                model[i] = max(signal, np.float32(0)) / gain + floor
+                limit[i] = clip2 * (model[i] + relative * signal * signal)
             if method == SPREAD:
                 _spread(block, n, total_frames, median, limit)
                 for i in range(n):
@@ -234,8 +235,8 @@ def _combine_finite(
         return
     values = block[:n, column]
     median = np.float32(0.5) * (values[(n - 1) // 2] + values[n // 2])
-    model = max(median, 0.0) / noise[0] + (noise[1] / noise[0]) ** 2 + (noise[2] * median) ** 2
-    sigma2 = model if method == NOISE else np.float64(np.var(values))
+    model = max(median, 0.0) / noise[0] + (noise[1] / noise[0]) ** 2
+    sigma2 = model + (noise[2] * median) ** 2 if method == NOISE else np.float64(np.var(values))
     total, kept = 0.0, 0
     for value in values:
         d = np.float64(value) - median

@@ -106,3 +106,32 @@ def smooth_level(
     residual = values - model
     out[:] = model
     return np.sqrt(np.mean(residual[used] ** 2)), int(used.sum())
+
+
+@numba.njit(nogil=True, cache=True)
+def largest_step(profile: NDArray[np.float32], level: NDArray[np.float32], window: int) -> float:
+    """Find the largest jump of an overscan profile about its smooth level.
+
+    The drift of the level is in the model; what is left of the profile jumps only if the amplifier did. Medians
+    of ``window`` rows on both sides: a few rows, with a star's charge trailing into them, do not count.
+
+    Parameters
+    ----------
+    profile, level : (y,) float32
+    window : int
+        Rows, 1 or more.
+
+    Returns
+    -------
+    float
+        The largest difference between the medians of the rows before and from a row on; 0 in fewer than two
+        windows of rows, NaN where the level is.
+    """
+    rest = profile - level
+    stride = max(window // 4, 1)
+    largest = 0.0
+    for y in range(window, rest.size - window + 1, stride):
+        step = abs(np.nanmedian(rest[y : y + window]) - np.nanmedian(rest[y - window : y]))
+        if step > largest:
+            largest = step
+    return np.nan if np.isnan(level).any() else largest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.kernels.median import calibrated_median
-from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames
+from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames, matching_bias
 from ztfzarr.masters.selection import MINIMUM, require_frames
 
 RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a common level leaves
@@ -26,6 +26,7 @@ def master_flat(
     minimum: int = MINIMUM,
     method: str = "noise",
     clip: float = CLIP,
+    relative: float = RELATIVE_NOISE,
     overscan: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Combine LED flats into one master flat for each filter.
@@ -43,7 +44,7 @@ def master_flat(
         one, leave it out here.
     minimum : int
         Frames a LED that each CCD must have.
-    method, clip
+    method, clip, relative
         See :func:`~ztfzarr.masters.frames.combine_frames`.
     overscan : mapping, optional
         ``columns``, ``columns_of_ccd``, ``degree``, ``clip`` of the overscan steps.
@@ -73,7 +74,10 @@ def master_flat(
     others = set(exposures["imgtype"].values.tolist()) - {"flat"}
     if others:
         raise ValueError(f"exposures of type {', '.join(sorted(map(str, others)))}: expected flat only")
-    lamps = {led: _led_flat(exposures, led, bias, minimum, method, clip, overscan or {}) for led in leds}
+    settings: dict[str, Any] = {"minimum": minimum, "method": method, "clip": clip, "relative": relative}
+    settings["overscan"] = overscan
+    of_led = {led: exposures.isel(time=np.asarray(exposures["led"].values == led)) for led in leds}
+    lamps = {led: led_flat(of_led[led], bias, **settings) for led in leds}
     filters = sorted(set(leds.values()))
     flats = [_weighted({k: lamps[k] for k, f in leds.items() if f == name}, weights or {}) for name in filters]
     result = xr.concat(flats, xr.DataArray(np.array(filters), dims="filter", name="filter"))
@@ -93,25 +97,43 @@ def _described(result: xr.Dataset) -> xr.Dataset:
     return result
 
 
-def _led_flat(
+def led_flat(
     exposures: xr.Dataset,
-    led: int,
     bias: xr.DataArray,
-    minimum: int,
-    method: str,
-    clip: float,
-    overscan: Mapping[str, Any],
+    *,
+    medians: xr.DataArray | None = None,
+    minimum: int = MINIMUM,
+    method: str = "noise",
+    clip: float = CLIP,
+    relative: float = RELATIVE_NOISE,
+    overscan: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Combine the frames of a LED and normalise them by their CCD-wide median."""
-    used = np.asarray(exposures["led"].values == led)
-    require_frames(exposures, used, minimum, f"flats of LED {led}")
-    frames = calibrated_frames(exposures.isel(time=used), **overscan)
-    offset = _matched(bias, frames.counts)
-    medians = frame_medians(frames, offset)
-    scale = medians.mean("time", skipna=True) / medians
-    combined = combine_frames(
-        frames, offset=offset, scale=scale, relative=RELATIVE_NOISE, method=method, clip=clip
-    )
+    """Combine the flats of one LED and normalise them by their CCD-wide median.
+
+    Parameters
+    ----------
+    exposures : Dataset
+        Raw flats of the LED.
+    bias : (ccd, quadrant, y, x) float32, DN
+        Master bias.
+    medians : (time, ccd), DN, optional
+        From :func:`frame_medians`, if known: frames then need not be held from one to the other.
+    minimum, method, clip, relative, overscan
+        See :func:`master_flat`.
+
+    Returns
+    -------
+    Dataset
+        ``flat`` and ``variance`` (1) float32, ``count`` int16, each (ccd, quadrant, y, x); ``led_level`` (ccd)
+        in DN.
+    """
+    leds = ", ".join(map(str, sorted(set(exposures["led"].values.tolist()))))
+    require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {leds}")
+    frames = calibrated_frames(exposures, **(overscan or {}))
+    offset = matching_bias(bias, frames.counts)
+    levels = frame_medians(frames, offset) if medians is None else medians
+    scale = levels.mean("time", skipna=True) / levels
+    combined = combine_frames(frames, offset=offset, scale=scale, relative=relative, method=method, clip=clip)
     level = ccd_median(combined["mean"])
     unit = (1.0 / level).astype(np.float32)
     return xr.Dataset(
@@ -124,25 +146,19 @@ def _led_flat(
     )
 
 
-def _matched(bias: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
-    """Select the CCDs of ``counts`` from the bias; ValueError if it lacks any."""
-    try:
-        offset = bias.sel(ccd=counts["ccd"].values, quadrant=counts["quadrant"].values).reset_coords(drop=True)
-    except KeyError as error:
-        raise ValueError(f"the master bias lacks {error}: expected every CCD of the flats") from None
-    if counts.chunks:
-        offset = offset.chunk({d: n for d, n in counts.chunksizes.items() if d in offset.dims})
-    return offset
-
-
 def _weighted(lamps: Mapping[int, xr.Dataset], weights: Mapping[int, float]) -> xr.Dataset:
     """Average normalised LED flats of a filter with their weights."""
-    share = {led: weights.get(led, 1.0) for led in lamps}
-    total = sum(share.values())
-    flat = sum(lamp["flat"] * np.float32(share[led] / total) for led, lamp in lamps.items())
-    variance = sum(lamp["variance"] * np.float32((share[led] / total) ** 2) for led, lamp in lamps.items())
+    shares = led_shares(list(lamps), weights)
+    flat = sum(lamp["flat"] * np.float32(shares[led]) for led, lamp in lamps.items())
+    variance = sum(lamp["variance"] * np.float32(shares[led] ** 2) for led, lamp in lamps.items())
     count = sum(lamp["count"] for lamp in lamps.values())
     return xr.Dataset({"flat": flat, "variance": variance, "count": count})
+
+
+def led_shares(leds: Sequence[int], weights: Mapping[int, float]) -> dict[int, float]:
+    """Return the share of each LED of a filter in its flat; they add up to 1."""
+    total = sum(weights.get(led, 1.0) for led in leds)
+    return {led: weights.get(led, 1.0) / total for led in leds}
 
 
 def frame_medians(frames: Frames, offset: xr.DataArray) -> xr.DataArray:
@@ -157,7 +173,8 @@ def frame_medians(frames: Frames, offset: xr.DataArray) -> xr.DataArray:
 
     Returns
     -------
-    (time, ccd) float64, DN: over the four quadrants together; NaN where there is no file.
+    (time, ccd) float64, DN: over the four quadrants together; NaN where there is no file, or the overscan of any
+        of them failed: without a quadrant it would be another level.
     """
     pixels = ["quadrant", "y", "x"]
     whole: Any = dict.fromkeys(pixels, -1)
@@ -180,6 +197,30 @@ def frame_medians(frames: Frames, offset: xr.DataArray) -> xr.DataArray:
     ).assign_attrs(units="DN")
 
 
+def led_medians(
+    exposures: xr.Dataset, bias: xr.DataArray, *, overscan: Mapping[str, Any] | None = None
+) -> xr.DataArray:
+    """Return the CCD-wide median of each raw flat, minus bias, reading one frame at a time.
+
+    Parameters
+    ----------
+    exposures : Dataset
+        Raw flats. For bounded memory chunked by frame, or not chunked and read here frame by frame.
+    bias : (ccd, quadrant, y, x) float32, DN
+    overscan : mapping, optional
+        See :func:`master_flat`.
+
+    Returns
+    -------
+    (time, ccd) float64, DN, in memory.
+    """
+    parts = []
+    for i in range(exposures.sizes["time"]):
+        frames = calibrated_frames(exposures.isel(time=[i]), **(overscan or {}))
+        parts.append(frame_medians(frames, matching_bias(bias, frames.counts)).compute())
+    return xr.concat(parts, "time")
+
+
 def _medians(
     counts: NDArray[np.float32],
     level: NDArray[np.float32],
@@ -192,7 +233,8 @@ def _medians(
     wide = [np.broadcast_to(v, (*lead, *v.shape[v.ndim - core :])) for v, core in values]
     out = np.empty(lead)
     for frame in np.ndindex(lead):
-        out[frame] = calibrated_median(*(np.ascontiguousarray(v[frame]) for v in wide))
+        whole = np.isfinite(wide[1][frame]).all()
+        out[frame] = calibrated_median(*(np.ascontiguousarray(v[frame]) for v in wide)) if whole else np.nan
     return out
 
 

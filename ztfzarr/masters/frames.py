@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.kernels import combine as kernel
 from ztfzarr.steps.linearity import linearity_coefficients, matching
-from ztfzarr.steps.overscan import overscan_level, overscan_profile
+from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
 from ztfzarr.steps.units import require_labels, require_units
 
 METHODS: Final = {"noise": kernel.NOISE, "sigma": kernel.SPREAD, "median": kernel.MEDIAN}
@@ -48,18 +48,21 @@ def calibrated_frames(exposures: xr.Dataset, **overscan: Any) -> Frames:
     exposures : Dataset
         ``raw``, ``overscan``, ``gain``, ``read_noise``, from ``open_cube`` or ``open_fits``, with all the rows.
     **overscan
-        ``columns``, ``columns_of_ccd``, ``degree``, ``clip`` of the overscan steps.
+        ``columns``, ``columns_of_ccd``, ``degree``, ``clip``, ``highest``, ``step`` of the overscan steps. Where
+        :func:`~ztfzarr.steps.overscan.overscan_flag` finds fault, the frame has no level and is not used.
     """
-    counts = exposures["raw"]
+    # Coordinates of exposures would be compared at each step, and computed for that where they are chunked.
+    counts, strips = (_plain(exposures[name]) for name in ("raw", "overscan"))
     require_units(counts, "DN")
     require_labels(counts, "ccd", "quadrant")
-    strips = exposures["overscan"]
     if counts.chunks:
         counts = counts.chunk({"time": -1, **{d: n for d, n in BLOCK.items() if counts.sizes[d] > n}})
         counts = counts.chunk(quadrant=1) if "quadrant" in counts.dims else counts
         strips = strips.chunk(y=-1, x_overscan=-1)
     fit = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
-    level = overscan_level(overscan_profile(strips, **overscan), **fit)["level"]
+    limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
+    smooth = overscan_level(overscan_profile(strips, **overscan), **fit)
+    level = smooth["level"].where(overscan_flag(smooth, **limits) == 0).assign_attrs(smooth["level"].attrs)
     if level.chunks:
         level = level.chunk({"time": -1})
     coefficients = matching(linearity_coefficients(exposures["time"]), counts)
@@ -67,9 +70,26 @@ def calibrated_frames(exposures: xr.Dataset, **overscan: Any) -> Frames:
     return Frames(counts, level, coefficients["a"], coefficients["b"], gain, noise)
 
 
+def _plain(array: xr.DataArray) -> xr.DataArray:
+    """Drop coordinates but the labels of CCD and quadrant, and of the dimensions."""
+    keep = {*array.dims, "ccd", "quadrant"}
+    return array.drop_vars([name for name in array.coords if name not in keep])
+
+
+def matching_bias(bias: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
+    """Select the CCDs and quadrants of ``counts`` from a master bias, chunked alike; ValueError if one lacks."""
+    try:
+        offset = bias.sel(ccd=counts["ccd"].values, quadrant=counts["quadrant"].values).reset_coords(drop=True)
+    except KeyError as error:
+        raise ValueError(f"the master bias lacks {error}: expected every CCD of the flats") from None
+    if counts.chunks:
+        offset = offset.chunk({d: n for d, n in counts.chunksizes.items() if d in offset.dims})
+    return offset
+
+
 def _of_quadrants(table: xr.DataArray) -> xr.DataArray:
     """Return the mean over time of a header value, which exposures without a file do not have."""
-    return table.mean("time", skipna=True).astype(np.float32)
+    return _plain(table).mean("time", skipna=True).astype(np.float32)
 
 
 def combine_frames(
@@ -90,9 +110,9 @@ def combine_frames(
     offset : (ccd, quadrant, y, x) float32, DN, optional
         Subtracted from the linear counts of each frame: the master bias.
     scale : (time, ccd), optional
-        Factor of each frame, after that.
+        Factor of each frame, after that. Frames whose factor is NaN are left out.
     relative : float
-        Relative noise of the model, for flats.
+        Relative noise of the model, for flats: what they may differ by and not be rejected.
     method : str
         ``noise``: mean of what is within ``clip`` sigma of the noise model about the median. For comparison,
         ``sigma``: sigma is the stack's own standard deviation; ``median``: the median.
@@ -112,8 +132,9 @@ def combine_frames(
     Notes
     -----
     Rejected: |x - m| > clip sigma, m the median, sigma^2 = max(m, 0)/gain + (read noise/gain)^2 + (relative m)^2.
-    variance = sigma^2/count. A stack's own standard deviation cannot reject an outlier from a small stack:
-    |x - m|/sigma is at most N/sqrt(N - 1).
+    variance = (sigma^2 without the relative part)/count: with it the variance of flats of 36 kDN was 5.4 times
+    that found in simulated ones. The structure of a bias counts as light in it: some per cent too much. A stack's
+    own standard deviation cannot reject an outlier from a small stack: |x - m|/sigma is at most N/sqrt(N - 1).
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
@@ -164,25 +185,25 @@ def _combine(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
     """Combine blocks (…, y, x, time); what varies less has dimensions of length 1."""
     lead, shape = counts.shape[:-3], counts.shape[:-1]
-    level, a, b, scale = (_padded(v, counts.ndim) for v in (level, a, b, scale))
-    offset, gain, read_noise = (_padded(v, counts.ndim - 1) for v in (offset, gain, read_noise))
+    level, a, b, scale = (padded(v, counts.ndim) for v in (level, a, b, scale))
+    offset, gain, read_noise = (padded(v, counts.ndim - 1) for v in (offset, gain, read_noise))
     mean, variance = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     count = np.zeros(shape, np.int16)
     for image in np.ndindex(lead):
-        levels = _at(level, image)[:, 0, :].T  # (time, y)
-        good = np.isfinite(levels).all(axis=1)
+        levels = shared(level, image)[:, 0, :].T  # (time, y)
+        good = np.isfinite(levels).all(axis=1) & np.isfinite(shared(scale, image)[0, 0])
         if not good.any():
             continue
         stack = np.moveaxis(counts[image], -1, 0)
-        a_used, b_used, factor = (np.ascontiguousarray(_at(v, image)[0, 0][good]) for v in (a, b, scale))
+        a_used, b_used, factor = (np.ascontiguousarray(shared(v, image)[0, 0][good]) for v in (a, b, scale))
         kernel.combine(
             np.ascontiguousarray(stack if good.all() else stack[good]),
             np.ascontiguousarray(levels[good]),
             a_used,
             b_used,
-            np.ascontiguousarray(np.broadcast_to(_at(offset, image), shape[-2:])),
+            np.ascontiguousarray(np.broadcast_to(shared(offset, image), shape[-2:])),
             factor,
-            (float(_at(gain, image).item()), float(_at(read_noise, image).item()), relative),
+            (float(shared(gain, image).item()), float(shared(read_noise, image).item()), relative),
             method,
             clip,
             kernel.sorting_network(int(good.sum())),
@@ -193,12 +214,12 @@ def _combine(
     return mean, variance, count
 
 
-def _padded(values: NDArray[Any], ndim: int) -> NDArray[Any]:
-    """Give an array the leading dimensions of length 1 that xarray leaves out."""
+def padded(values: NDArray[Any], ndim: int) -> NDArray[Any]:
+    """Give an array the leading dimensions of length 1 that ``apply_ufunc`` leaves out."""
     return values.reshape((1,) * (ndim - values.ndim) + values.shape)
 
 
-def _at(values: NDArray[Any], image: tuple[int, ...]) -> NDArray[Any]:
-    """Index the leading dimensions, of which those of length 1 are shared."""
+def shared(values: NDArray[Any], image: tuple[int, ...]) -> NDArray[Any]:
+    """Index the leading dimensions; those of length 1 are shared by all images."""
     lead = values.shape[: len(image)]
     return np.asarray(values[tuple(0 if n == 1 else i for n, i in zip(lead, image, strict=True))])

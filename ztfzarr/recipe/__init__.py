@@ -23,9 +23,11 @@ SECTIONS: Final = {
 }
 
 
-def default_recipe() -> Recipe:
-    """Return all the settings, with their defaults."""
-    return tomllib.loads((files(__package__) / "default.toml").read_text())
+def default_recipe(masters: str = "v1") -> Recipe:
+    """Return all the settings, with their defaults; ``masters`` is the version of bias and flat to use."""
+    recipe = tomllib.loads((files(__package__) / "default.toml").read_text())
+    versions = {"flat": {"bias": masters}, "science": {"bias": masters, "flat": masters}}
+    return merged(recipe, versions)
 
 
 def recipe_for(kind: str, recipe: Recipe) -> Recipe:
@@ -33,7 +35,7 @@ def recipe_for(kind: str, recipe: Recipe) -> Recipe:
     return {name: copy.deepcopy(recipe[name]) for name in SECTIONS[kind]}
 
 
-def read_recipe(text: str, settings: Sequence[str] = ()) -> Recipe:
+def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1") -> Recipe:
     """Read a recipe: TOML over the defaults, and single settings over both.
 
     Parameters
@@ -42,6 +44,8 @@ def read_recipe(text: str, settings: Sequence[str] = ()) -> Recipe:
         TOML with any part of the settings.
     settings : sequence of str
         Such as ``overscan.columns=25:30``, ``bias.skip=0``.
+    masters : str
+        Version of bias and flat to use where the recipe does not say.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def read_recipe(text: str, settings: Sequence[str] = ()) -> Recipe:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe is no TOML: {error}") from None
-    recipe = merged(default_recipe(), given)
+    recipe = merged(default_recipe(masters), given)
     for setting in settings:
         recipe = merged(recipe, _parsed(setting))
     check_recipe(recipe)

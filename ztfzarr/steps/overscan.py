@@ -10,12 +10,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.geometry import stored_columns
-from ztfzarr.kernels.overscan import row_medians, smooth_level
+from ztfzarr.kernels.overscan import largest_step, row_medians, smooth_level
 from ztfzarr.steps.units import require_labels, require_units
 
 COLUMNS: Final = (5, 25)
 DEGREE: Final = 3
 CLIP: Final = 3.0
+
+# Beyond these an overscan is not used. Amplifiers stand at 30-250 DN; by noise alone the largest step of a whole
+# strip of 5 columns is 0.7 DN.
+HIGHEST: Final = 5000.0  # DN
+STEP: Final = 1.5  # DN
+STEP_ROWS: Final = 64
+STEP_SIGMA: Final = 6.0
 
 
 def overscan_profile(
@@ -105,17 +112,19 @@ def overscan_level(profile: xr.DataArray, *, degree: int = DEGREE, clip: float =
     -------
     Dataset
         ``level`` (..., y) float32, DN, NaN where the fit failed; ``rms`` (...) float32, DN, of the rows in use
-        about it; ``used`` (...) int32, rows in use. Lazy if ``profile`` is.
+        about it; ``used`` (...) int32, rows in use; ``step`` (...) float32, DN, the largest jump between the
+        medians of 64 rows (at most an eighth of all) and as many next to them, of the profile about its level.
+        Lazy if ``profile`` is.
     """
     require_units(profile, "DN")
-    level, rms, used = xr.apply_ufunc(
+    level, rms, used, step = xr.apply_ufunc(
         _levels,
         profile,
         kwargs={"degree": degree, "clip": clip},
         input_core_dims=[["y"]],
-        output_core_dims=[["y"], [], []],
+        output_core_dims=[["y"], [], [], []],
         dask="parallelized",
-        output_dtypes=[np.float32, np.float32, np.int32],
+        output_dtypes=[np.float32, np.float32, np.int32, np.float32],
         keep_attrs=False,
     )
     return xr.Dataset(
@@ -123,19 +132,59 @@ def overscan_level(profile: xr.DataArray, *, degree: int = DEGREE, clip: float =
             "level": level.assign_attrs(units="DN", long_name="overscan level"),
             "rms": rms.assign_attrs(units="DN", long_name="rms of the overscan profile about its level"),
             "used": used.assign_attrs(units="1", long_name="rows in use of the overscan profile"),
+            "step": step.assign_attrs(units="DN", long_name="largest jump of the overscan profile"),
         }
     )
 
 
 def _levels(
     profile: NDArray[np.float32], *, degree: int, clip: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     lead = profile.shape[:-1]
     level = np.empty(profile.shape, np.float32)
-    rms, used = np.empty(lead, np.float32), np.empty(lead, np.int32)
+    rms, used, step = np.empty(lead, np.float32), np.empty(lead, np.int32), np.empty(lead, np.float32)
+    window = _step_window(profile.shape[-1])
     for image in np.ndindex(lead):
         rms[image], used[image] = smooth_level(profile[image], degree, clip, level[image])
-    return level, rms, used
+        step[image] = largest_step(profile[image], level[image], window)
+    return level, rms, used, step
+
+
+def _step_window(rows: int) -> int:
+    return max(min(STEP_ROWS, rows // 8), 1)
+
+
+def overscan_flag(fit: xr.Dataset, *, highest: float = HIGHEST, step: float = STEP) -> xr.DataArray:
+    """Say which overscans failed: their frames have no level.
+
+    Parameters
+    ----------
+    fit : Dataset
+        Of :func:`overscan_level`.
+    highest : float
+        DN: a level that reaches it is saturated.
+    step : float
+        DN: a profile that jumps by more, and by more than 6 sigma of its noise, has two levels, and the smooth
+        one is neither.
+
+    Returns
+    -------
+    (...) uint8
+        0 where the overscan is sound, else bits 1 failed, 2 saturated, 4 step: see its ``flag_meanings``. Lazy if
+        ``fit`` is.
+    """
+    level = fit["level"]
+    failed = level.isnull().any("y")
+    saturated = (level >= highest).any("y")
+    # The difference of two medians of n rows has 1.25 sqrt(2 / n) times the noise of a row.
+    noise = fit["rms"] * (1.25 * (2 / _step_window(level.sizes["y"])) ** 0.5)
+    jumped = (fit["step"] > step) & (fit["step"] > STEP_SIGMA * noise)
+    flag = (failed + 2 * saturated + 4 * jumped).astype(np.uint8)
+    return flag.assign_attrs(
+        long_name="overscan: what is wrong",
+        flag_masks=[1, 2, 4],
+        flag_meanings="failed saturated step",
+    )
 
 
 def subtract_overscan(counts: xr.DataArray, level: xr.DataArray) -> xr.DataArray:

@@ -12,15 +12,18 @@ from typing import Any, Final
 import numpy as np
 import zarr
 
+from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS
 from ztfzarr.schema import faults
+from ztfzarr.store.group import existing_document, object_key, open_raw, read_table
 from ztfzarr.store.objects import Objects
-from ztfzarr.store.raw import COORDINATES, DATA, FILE_OWNED, GROUP, LABELS, arrays_of
-from ztfzarr.store.register import existing_document, object_key, open_raw, read_table
+from ztfzarr.store.raw import COORDINATES, DATA, FILE_OWNED, GROUP, LABELS, TABLES
 from ztfzarr.store.shard import ShardFormat, bad_chunks, shard_format
+from ztfzarr.store.template import arrays_of
+from ztfzarr.store.threads import windowed
 
-# Tables that a present file must have an entry in: a lost object would read as the fill value.
-MUST_HAVE: Final = ("source_name", "source_size", "source_sha256")
+# Tables that a present file must have an entry in; ``present`` is read first, for it is written last.
+MUST_HAVE: Final = ("source_name", "source_size", "source_sha256", "zdither")
 
 
 @dataclass(frozen=True)
@@ -37,47 +40,66 @@ def metadata_faults(objects: Objects) -> list[str]:
     document = existing_document(objects)
     found = [f"{GROUP}/zarr.json: {line}" for line in faults(document, GROUP)]
     for name, array in arrays_of(document).items():
-        try:
-            own = json.loads(objects.get(f"{GROUP}/{name}/zarr.json"))
-        except (FileNotFoundError, ValueError):
+        own = _parsed(objects, f"{GROUP}/{name}/zarr.json")
+        if own is None:
             found.append(f"{GROUP}/{name}/zarr.json: missing or damaged")
-            continue
-        # An append that was cut short leaves an array's own document longer than what readers see.
-        if {k: v for k, v in own.items() if k != "shape"} != {k: v for k, v in array.items() if k != "shape"}:
+        elif not _same_array(own, array):
             found.append(f"{GROUP}/{name}/zarr.json: differs from the group's consolidated metadata")
-    if root_is_consolidated(objects):
+    root = _parsed(objects, "zarr.json")
+    if root is None:
+        found.append("zarr.json: missing or damaged")
+    elif root.get("consolidated_metadata") is not None:
         found.append("zarr.json: the root holds consolidated metadata, which hides later nights from readers")
     return found
 
 
-def root_is_consolidated(objects: Objects) -> bool:
-    """Say whether somebody consolidated the store's root."""
+def _parsed(objects: Objects, key: str) -> dict[str, Any] | None:
     try:
-        root = json.loads(objects.get("zarr.json"))
-    except FileNotFoundError:
-        return False
-    return root.get("consolidated_metadata") is not None
+        document = json.loads(objects.get(key))
+    except (FileNotFoundError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _same_array(own: dict[str, Any], seen: dict[str, Any]) -> bool:
+    """Compare an array's own document with what readers see of it.
+
+    An append that was cut short, or is under way, leaves the own document longer, never shorter.
+    """
+    longer = len(own.get("shape", ())) == len(seen["shape"]) and all(
+        n >= m for n, m in zip(own["shape"], seen["shape"], strict=True)
+    )
+    return longer and {**own, "shape": None} == {**seen, "shape": None}
 
 
 def table_faults(objects: Objects) -> Iterator[str]:
-    """Read every table, each chunk against its checksum, and look for entries that must be there."""
-    group = open_raw(objects)
+    """Read every table, each chunk against its checksum, and look for objects and entries that must be there."""
+    arrays, group = arrays_of(existing_document(objects)), open_raw(objects)
     tables: dict[str, Any] = {}
-    for name in (*COORDINATES, *LABELS, *(n for n in DATA if n not in (*FILE_OWNED, "header"))):
+    for name in ("present", *COORDINATES, *LABELS, *(n for n in TABLES if n != "present")):
+        yield from _missing_objects(objects, name, arrays[name])
         try:
             tables[name] = read_table(group, name)
-        except (ValueError, RuntimeError, OSError) as error:
-            yield f"{GROUP}/{name}: damaged ({str(error).splitlines()[0]})"
-    if "exposure" in tables and (tables["exposure"] == 0).any():
-        row = int(np.argmax(tables["exposure"] == 0))
-        yield f"{GROUP}/exposure: row {row} is empty: an object of the table is missing"
+        except StoreError as error:
+            yield str(error)
     if "present" not in tables or "exposure" not in tables:
         return
-    for name in MUST_HAVE:
-        if name in tables:
-            empty = (tables["present"] == 1) & (tables[name] == DATA[name].fill)
-            for row, ccd in np.argwhere(empty):
-                yield f"{GROUP}/{name}: exposure {tables['exposure'][row]}, CCD {ccd + 1}: no entry"
+    for name in (n for n in MUST_HAVE if n in tables):
+        empty = tables[name] == DATA[name].fill
+        lost = (tables["present"] == 1) & (empty.any(axis=2) if empty.ndim == 3 else empty)
+        for row, ccd in np.argwhere(lost):
+            yield f"{GROUP}/{name}: exposure {tables['exposure'][row]}, CCD {ccd + 1}: no entry"
+
+
+def _missing_objects(objects: Objects, name: str, array: dict[str, Any]) -> Iterator[str]:
+    """Name the objects of a table that are not there; writers make them all, also those of fill values only."""
+    chunk = array["chunk_grid"]["configuration"]["chunk_shape"]
+    grid = [-(-n // c) for n, c in zip(array["shape"], chunk, strict=True)]
+    there = {entry.key for entry in objects.entries(f"{GROUP}/{name}")}
+    for position in np.ndindex(*grid):
+        key = "/".join([f"{GROUP}/{name}/c", *map(str, position)])
+        if key not in there:
+            yield f"{GROUP}/{name}: object {key} is missing; its entries read as absent"
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,7 @@ class PresentFile:
 
 
 def present_files(group: zarr.Group, selection: Selection) -> list[PresentFile]:
-    """List the files in the cube, by row and CCD."""
+    """List the files in the cube, by row and CCD; StoreError if the tables that say so are damaged."""
     night, exposure = read_table(group, "night"), read_table(group, "exposure")
     present = read_table(group, "present") == 1
     present &= ((night >= selection.first_night) & (night <= selection.last_night))[:, None]
@@ -117,8 +139,9 @@ def shard_faults(
             found += _object_faults(objects, key, name, forms[name], file)
         return found
 
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        for lines in pool.map(check, files):
+    workers = workers or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(workers) as pool:
+        for lines in windowed(pool, check, files, 4 * workers):
             if done is not None:
                 done()
             yield from lines

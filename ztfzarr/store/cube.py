@@ -10,9 +10,10 @@ import xarray as xr
 from xarray.core import indexing
 
 from ztfzarr.store.decoded import DecodedArray
+from ztfzarr.store.group import existing_document
 from ztfzarr.store.objects import Objects, open_objects
-from ztfzarr.store.raw import DATA, GROUP, arrays_of
-from ztfzarr.store.register import existing_document
+from ztfzarr.store.raw import DATA, GROUP
+from ztfzarr.store.template import arrays_of
 
 # How raw files are stored, not what they show.
 STORAGE: Final = ("zscale", "zzero", "zdither", "header", "image", "hdu")
@@ -41,10 +42,11 @@ def open_cube(store: str | os.PathLike[str]) -> xr.Dataset:
     """
     objects = open_objects(store)
     arrays = arrays_of(existing_document(objects))
-    dataset = _open_plain(objects).drop_vars(STORAGE, errors="ignore")
+    dataset = _open_plain(objects)
     for name, first_image in (("raw", 0), ("overscan", 4)):
         attributes = {"long_name": DATA[name].long_name.split(" as ")[0], "units": "DN"}
-        data = indexing.LazilyIndexedArray(DecodedArray(objects.location, arrays, name, first_image))
+        decoded = DecodedArray(objects.location, arrays, name, first_image, dataset.sizes["time"])
+        data = indexing.LazilyIndexedArray(decoded)
         dataset[name] = xr.Variable(DATA[name].dims, data, attributes)
     time = dataset["time"].values
     if np.all(time[1:] >= time[:-1]):
@@ -56,5 +58,7 @@ def _open_plain(objects: Objects) -> xr.Dataset:
     # By the group's own path: with group= xarray looks for consolidated metadata of the store's root first.
     location = f"{objects.location.rstrip('/')}/{GROUP}"
     store = open_objects(location).zarr_store(read_only=True)
-    dataset: xr.Dataset = xr.open_zarr(store, chunks=None, consolidated=True, zarr_format=3)
+    dataset: xr.Dataset = xr.open_zarr(
+        store, chunks=None, consolidated=True, zarr_format=3, drop_variables=STORAGE
+    )
     return dataset

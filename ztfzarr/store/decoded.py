@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any, Final
 
@@ -15,48 +16,68 @@ import zarr
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from zarr.abc.store import Store
 
+from ztfzarr.errors import StoreError
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.store.objects import Objects, open_objects
-from ztfzarr.store.raw import GROUP, file_key
-from ztfzarr.store.shard import Position, ShardFormat, decode_chunk, read_chunks, shard_format
+from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
+from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
+from ztfzarr.store.threads import windowed
 
 FETCHERS: Final = 32  # requests under way at once; an object store answers them together
+PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
+DECODES_AHEAD: Final = 64
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a selection takes of the chunks at one position along y or x.
+
+    ``hull`` is the smallest slice of the axis that holds its indices in the chunk, ``picked`` are these within
+    the hull, ``out`` where they go in the result.
+    """
+
+    chunk: int
+    hull: slice
+    picked: slice | Indices
+    out: slice | Indices
 
 
 @dataclass(frozen=True)
 class Block:
-    """A selection of the cube: indices along time, CCD and quadrant; a rectangle of rows and columns."""
+    """A selection of the cube: indices along time, CCD and quadrant; spans along y and x."""
 
-    time: NDArray[np.int64]
-    ccd: NDArray[np.int64]
-    quadrant: NDArray[np.int64]
-    rows: slice
-    columns: slice
+    time: Indices
+    ccd: Indices
+    quadrant: Indices
+    y: list[Span]
+    x: list[Span]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the five dimensions."""
-        rectangle = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
-        return (len(self.time), len(self.ccd), len(self.quadrant), *rectangle)
+    def positions(self) -> list[Position]:
+        """Positions, in the shard of a file, of the chunks that the selection touches."""
+        quadrants = np.unique(self.quadrant).tolist()
+        return [(0, 0, q, y.chunk, x.chunk) for q, y, x in product(quadrants, self.y, self.x)]
 
 
 @dataclass(frozen=True)
 class Tile:
     """An encoded chunk and where its pixels go.
 
-    ``out`` (y, x) float32 is the rectangle of its quadrant that begins at ``row``, ``column``; ``zscale`` and
-    ``zzero`` are of all the rows of its image.
+    ``out`` (y, x) float32 is the result's part of its quadrant; ``zscale`` and ``zzero`` are of all the rows of
+    its image.
     """
 
     data: bytes
-    position: Position
+    y: Span
+    x: Span
     out: NDArray[np.float32]
     zscale: NDArray[np.float64]
     zzero: NDArray[np.float64]
     zdither: int
-    row: int
-    column: int
     key: str
 
 
@@ -73,69 +94,76 @@ class DecodedArray(BackendArray):
         ``raw`` or ``overscan``.
     first_image : int
         Index along ``image`` of quadrant 1.
+    exposures : int
+        Length along time: that which the reader has seen, for the cube may grow meanwhile.
     """
 
-    def __init__(self, location: str, arrays: dict[str, dict[str, Any]], name: str, first_image: int) -> None:
+    def __init__(
+        self, location: str, arrays: dict[str, dict[str, Any]], name: str, first_image: int, exposures: int
+    ) -> None:
         self.location = location
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
-        self.shape = tuple(arrays[name]["shape"])
+        self.shape = (exposures, *arrays[name]["shape"][1:])
         self.dtype = np.dtype(np.float32)
+        # Dask names its arrays by the state of this object. Each opening has names of its own, or a result that a
+        # cluster keeps would stand for the same selection of a cube that has grown since.
+        self.opening = uuid.uuid4().hex
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._picked(key.tuple)  # xarray's adapter copies to reverse, and fails on slice(5, 5, -1)
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._picked)  # type: ignore[no-any-return]
 
     def _picked(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
         """Decode an outer selection: a slice, an integer or integers in any order for each dimension."""
         picked = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
-        kept = [len(p) for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
-        if not all(p.size for p in picked):
-            return np.empty(kept, np.float32)
-        time, ccd, quadrant, y, x = picked
-        block = Block(time, ccd, quadrant, _hull(y), _hull(x))
-        values = self._block(block)
-        if values.shape[3:] != (y.size, x.size) or not (_ascends(y) and _ascends(x)):
-            values = values[..., (y - block.rows.start)[:, None], x - block.columns.start]
+        values = np.empty([p.size for p in picked], np.float32)
+        if values.size:
+            time, ccd, quadrant, y, x = picked
+            rows, columns = self.forms[self.name].chunk[3:]
+            self._decode_into(values, Block(time, ccd, quadrant, _spans(y, rows), _spans(x, columns)))
+        kept = [p.size for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
         return values.reshape(kept)
 
-    def _block(self, block: Block) -> NDArray[np.float32]:
-        objects = open_objects(self.location)
-        present, zdither = _tables(objects, block)
-        values = np.empty(block.shape, np.float32)
+    def _decode_into(self, values: NDArray[np.float32], block: Block) -> None:
+        present, zdither = _tables(_opened(self.location), block)
         values[present != 1] = np.nan
         files = [(int(t), int(c)) for t, c in np.argwhere(present == 1)]
-        fetched = _fetchers().map(lambda f: self._tiles(objects, block, f, zdither[f], values[f]), files)
-        tiles = (tile for tiles in fetched for tile in tiles)
-        for _ in _decoders().map(self._decode, tiles):
+        fetch = partial(self._tiles, block, zdither, values)
+        chunk = int(np.prod(self.forms[self.name].chunk))
+        ahead = min(FETCHERS, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
+        tiles = (tile for found in windowed(_fetchers(), fetch, files, ahead) for tile in found)
+        for _ in windowed(_decoders(), self._decode, tiles, DECODES_AHEAD):
             pass
-        return values
 
     def _tiles(
-        self,
-        objects: Objects,
-        block: Block,
-        file: tuple[int, int],
-        zdither: NDArray[np.int16],
-        out: NDArray[np.float32],
+        self, block: Block, zdither: NDArray[np.int16], values: NDArray[np.float32], file: tuple[int, int]
     ) -> list[Tile]:
         """Fetch the chunks of a file that a block touches."""
+        objects = _opened(self.location)
         place = int(block.time[file[0]]), int(block.ccd[file[1]])
-        touched = list(product(block.quadrant.tolist(), *_touched(self.forms[self.name], block)))
-        chunks = self._read(objects, self.name, place, [(0, 0, *position) for position in touched])
+        out = values[file]
+        chunks = self._read(objects, self.name, place, block.positions)
         zscale, zzero = (self._scales(objects, name, place) for name in ("zscale", "zzero"))
         if chunks is None or zscale is None or zzero is None:
             out[...] = np.nan  # a lost object; ztfzarr verify names it
             return []
-        if len(chunks) < len(touched):
+        if len(chunks) < len(block.positions):
             out[...] = np.nan
-        tiles = []
+        key, tiles = self._key(self.name, place), []
         for i, quadrant in enumerate(block.quadrant.tolist()):
             image = self.first_image + quadrant
-            shared = zscale[image], zzero[image], int(zdither[image]), block.rows.start, block.columns.start
-            mine = {p: data for p, data in chunks.items() if p[2] == quadrant}
-            tiles += [Tile(data, p, out[i], *shared, self._key(self.name, place)) for p, data in mine.items()]
+            dither = int(zdither[file][image])
+            if dither == UNKNOWN_DITHER:
+                out[i] = np.nan
+                continue
+            for y, x in product(block.y, block.x):
+                data = chunks.get((0, 0, quadrant, y.chunk, x.chunk))
+                if data is not None:
+                    tiles.append(Tile(data, y, x, out[i], zscale[image], zzero[image], dither, key))
         return tiles
 
     def _scales(self, objects: Objects, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
@@ -157,53 +185,67 @@ class DecodedArray(BackendArray):
     def _decode(self, tile: Tile) -> None:
         """Decode a chunk into its place."""
         integers = decode_chunk(self.forms[self.name], tile.data, lambda: tile.key)[0, 0, 0]
-        first = [i * n for i, n in zip(tile.position[3:], integers.shape, strict=True)]
-        # Rows and columns of the chunk inside the rectangle, then the same ones counted from its corner.
-        inside = [
-            slice(max(corner - f, 0), min(corner + n - f, c))
-            for corner, n, f, c in zip((tile.row, tile.column), tile.out.shape, first, integers.shape, strict=True)
-        ]
-        row, column = (f + s.start for f, s in zip(first, inside, strict=True))
-        pixels = np.ascontiguousarray(integers[tuple(inside)])
-        rows = slice(row, row + pixels.shape[0])
-        decode_rows(pixels, tile.zscale[rows], tile.zzero[rows], tile.zdither, row, column, RANDOM)
-        y, x = row - tile.row, column - tile.column
-        tile.out[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels.view(np.float32)
+        first = [span.chunk * n for span, n in zip((tile.y, tile.x), integers.shape, strict=True)]
+        inside = tuple(
+            slice(span.hull.start - f, span.hull.stop - f) for span, f in zip((tile.y, tile.x), first, strict=True)
+        )
+        pixels = np.ascontiguousarray(integers[inside])
+        rows = tile.y.hull
+        decode_rows(
+            pixels, tile.zscale[rows], tile.zzero[rows], tile.zdither, rows.start, tile.x.hull.start, RANDOM
+        )
+        tile.out[_outer(tile.y.out, tile.x.out)] = pixels.view(np.float32)[_outer(tile.y.picked, tile.x.picked)]
 
 
-def _touched(form: ShardFormat, block: Block) -> tuple[range, range]:
-    """Return the positions of the chunks along y and x that a rectangle touches."""
-    ny, nx = form.chunk[3:]
-    return (
-        range(block.rows.start // ny, (block.rows.stop - 1) // ny + 1),
-        range(block.columns.start // nx, (block.columns.stop - 1) // nx + 1),
-    )
+def _spans(indices: Indices, length: int) -> list[Span]:
+    """Split a selection along y or x by the chunks, ``length`` long, that hold its indices."""
+    chunks = indices // length
+    spans = []
+    for chunk in np.unique(chunks).tolist():
+        out = np.flatnonzero(chunks == chunk)
+        own = indices[out]
+        first, last = int(own.min()), int(own.max())
+        spans.append(Span(chunk, slice(first, last + 1), _sliced(own - first), _sliced(out)))
+    return spans
+
+
+def _sliced(indices: Indices) -> slice | Indices:
+    """Return a slice where indices are consecutive: arrays are read and written without fancy indexing then."""
+    if np.all(np.diff(indices) == 1):
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
+
+
+def _outer(y: slice | Indices, x: slice | Indices) -> tuple[Any, Any]:
+    """Return the outer index of a selection along y and one along x."""
+    if isinstance(y, slice) and isinstance(x, slice):
+        return y, x
+    rows, columns = (np.arange(i.start, i.stop) if isinstance(i, slice) else i for i in (y, x))
+    return rows[:, None], columns[None, :]
 
 
 def _tables(objects: Objects, block: Block) -> tuple[NDArray[np.int8], NDArray[np.int16]]:
-    """Read ``present`` (time, ccd) and ``zdither`` (time, ccd, image) of a block."""
+    """Read ``present`` (time, ccd) and then ``zdither`` (time, ccd, image) of a block.
+
+    In that order, which is the reverse of the writers': what is marked present has its other entries.
+    """
     store = objects.zarr_store(read_only=True)
-
-    def read(name: str) -> NDArray[Any]:
-        array = zarr.open_array(store, path=f"{GROUP}/{name}", mode="r")
-        return np.asarray(array.oindex[_selection(block.time), _selection(block.ccd)])
-
-    present, zdither = _fetchers().map(read, ("present", "zdither"))
+    present, zdither = (_table(store, name, block) for name in ("present", "zdither"))
     return present, zdither
 
 
-def _hull(picked: NDArray[np.int64]) -> slice:
-    """Return the smallest slice of step 1 that holds the picked indices."""
-    return slice(int(picked.min()), int(picked.max()) + 1)
+def _table(store: Store, name: str, block: Block) -> NDArray[Any]:
+    try:
+        array = zarr.open_array(store, path=f"{GROUP}/{name}", mode="r")
+        return np.asarray(array.oindex[_sliced(block.time), _sliced(block.ccd)])
+    except (ValueError, RuntimeError, IndexError, FileNotFoundError) as error:
+        raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None
 
 
-def _ascends(picked: NDArray[np.int64]) -> bool:
-    return bool(np.all(np.diff(picked) == 1))
-
-
-def _selection(picked: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Return a slice where the indices are consecutive: zarr reads those without fancy indexing."""
-    return _hull(picked) if _ascends(picked) else picked
+@cache
+def _opened(location: str) -> Objects:
+    """Open a store's location once a process: a client of an object store keeps its connections."""
+    return open_objects(location)
 
 
 @cache
@@ -216,3 +258,8 @@ def _fetchers() -> ThreadPoolExecutor:
 def _decoders() -> ThreadPoolExecutor:
     """Threads that decode, without the GIL."""
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="ztfzarr-decode")
+
+
+# A forked process has its parent's pools but not their threads: work given to those would wait for ever.
+for _shared in (_opened, _fetchers, _decoders):
+    os.register_at_fork(after_in_child=_shared.cache_clear)

@@ -16,7 +16,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
 
 from ztfzarr.errors import StoreError
 from ztfzarr.store.objects import HIDDEN, Entry, Objects
@@ -24,6 +26,7 @@ from ztfzarr.store.objects import HIDDEN, Entry, Objects
 LEASE: Final = 600.0  # seconds; work under the lock takes a few
 POLL: Final = 0.2
 PATIENCE: Final = 1800.0
+STEP_BACK: Final = 10.0  # seconds; who steps back takes two requests
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,32 @@ class Lock:
     deadline: float
 
     def check(self) -> None:
-        """Raise StoreError if another writer has taken the lock over, or the lease has run out."""
+        """Raise StoreError if another writer has taken the lock over, or the lease has run out.
+
+        A higher number may also be of a writer who found the lock just released and is about to step back.
+        """
+        give_up = time.monotonic() + STEP_BACK
+        while self._is_mine() and time.monotonic() < min(self.deadline, give_up):
+            newer = [e for e in _locks(self.objects, self._folder) if e.key > self.key]
+            if _live_holder(self.objects, newer, self._folder) is None:
+                return
+            time.sleep(random.uniform(0, POLL))
+        raise StoreError("another writer took over the lock of this store: run the command again")
+
+    def release(self) -> None:
+        """Remove the lock object, unless it is another writer's by now: numbers are used again."""
+        if self._is_mine():
+            self.objects.delete(self.key)
+
+    @property
+    def _folder(self) -> str:
+        return self.key.rsplit("/", 1)[0]
+
+    def _is_mine(self) -> bool:
         try:
-            mine = self.objects.get(self.key) == self.content
+            return self.objects.get(self.key) == self.content
         except FileNotFoundError:
-            mine = False
-        newest = max((e.key for e in self.objects.entries(self.key.rsplit("/", 1)[0])), default=self.key)
-        if not mine or newest > self.key or time.monotonic() > self.deadline:
-            raise StoreError("another writer took over the lock of this store: run the command again")
+            return False
 
 
 @contextlib.contextmanager
@@ -72,7 +93,7 @@ def lock(
     try:
         yield held
     finally:
-        objects.delete(held.key)
+        held.release()
 
 
 def _acquire(objects: Objects, folder: str, waiting: Callable[[str], None] | None, patience: float) -> Lock:
@@ -86,26 +107,29 @@ def _acquire(objects: Objects, folder: str, waiting: Callable[[str], None] | Non
             held = Lock(objects, f"{folder}/{number:012d}", _identity(), started + LEASE)
             if _take(held, folder):
                 return held
-            continue
-        if waiting is not None:
+        elif waiting is not None:
             waiting(holder)
             waiting = None
         if time.monotonic() > give_up:
-            raise StoreError(f"the store is locked by {holder}: waited {patience:.0f} s")
-        time.sleep(POLL)
+            raise StoreError(f"the store is locked by {holder or 'other writers'}: waited {patience:.0f} s")
+        time.sleep(random.uniform(0, POLL))
 
 
 def _take(held: Lock, folder: str) -> bool:
     """Create a lock object, then look again: of two who both found the lock free, one at least steps back."""
-    if not held.objects.create(held.key, held.content):
-        return False
-    others = [entry for entry in _locks(held.objects, folder) if entry.key != held.key]
-    if _live_holder(held.objects, others, folder) is not None:
-        held.objects.delete(held.key)
-        time.sleep(random.uniform(0, POLL))
-        return False
-    for stale in others:
-        held.objects.delete(stale.key)
+    try:
+        if not held.objects.create(held.key, held.content):
+            return False
+        others = [entry for entry in _locks(held.objects, folder) if entry.key != held.key]
+        if _live_holder(held.objects, others, folder) is not None:
+            held.release()
+            return False
+        for stale in others:
+            held.objects.delete(stale.key)
+    except BaseException:  # an interrupt must not leave a lock that this live process seems to hold
+        with contextlib.suppress(Exception):
+            held.release()
+        raise
     return True
 
 
@@ -114,33 +138,61 @@ def _locks(objects: Objects, folder: str) -> list[Entry]:
 
 
 def _identity() -> bytes:
-    identity = {"host": socket.gethostname(), "pid": os.getpid(), "start": _start_time(os.getpid())}
-    return json.dumps(identity | {"token": uuid.uuid4().hex}).encode()
+    identity = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+    if _machine() is not None:
+        identity |= {"machine": _machine(), "start": _start_time(os.getpid())}
+    return json.dumps(identity).encode()
 
 
 def _live_holder(objects: Objects, locks: list[Entry], folder: str) -> str | None:
     """Describe the newest live holder among lock objects; None if there is none."""
     for entry in reversed(locks):
         try:
-            identity = json.loads(objects.get(entry.key))
+            identity = _parsed(objects.get(entry.key))
         except FileNotFoundError:
             continue
-        if identity["host"] == socket.gethostname():
+        if "machine" in identity and identity["machine"] == _machine():
             live = _start_time(identity["pid"]) == identity["start"]
         else:
             live = _store_clock(objects, folder) - entry.modified <= LEASE
         if live:
-            return f"process {identity['pid']} on {identity['host']}"
+            return f"process {identity.get('pid')} on {identity.get('host')}"
     return None
 
 
-def _start_time(pid: int) -> str | None:
-    """Return when a process of this machine started: a process number alone may be used again."""
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Parse a lock object; one that is damaged has no identity, and only its lease."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rsplit(")", 1)[1].split()[19]
+        identity = json.loads(content)
+    except ValueError:
+        return {}
+    return identity if isinstance(identity, dict) else {}
+
+
+@cache
+def _machine() -> str | None:
+    """Name the running kernel and the process namespace, in which process numbers mean something.
+
+    Not the host's name: containers and cloud machines share names. None where Linux's /proc is not to be had.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return None
+
+
+def _start_time(pid: int) -> str | None:
+    """Return when a process of this machine started: a number alone may be used again. None if it is dead.
+
+    One that nobody has waited for keeps its entry: for ever, in a container whose first process waits for none.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
 
 
 def _store_clock(objects: Objects, folder: str) -> float:

@@ -6,14 +6,15 @@ local disks. Readers use zarr's own stores.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -26,9 +27,13 @@ from zarr.storage import LocalStore, ObjectStore
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
+Result = TypeVar("Result")
+
 # Locks and unfinished local writes live here, away from what zarr reads.
 HIDDEN: Final = ".ztfzarr"
 PARTIAL: Final = f"{HIDDEN}/partial"
+
+FOLDER_TRIES: Final = 100  # two or three are the most seen with 16 writers pruning and making one folder
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,16 @@ class Objects(Protocol):
         """Write an object whole, durably: a reader sees the old one or the new one."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object only if it is absent, durably; say whether this call wrote it. Exclusive."""
+        """Write an object only if it is absent, durably; False if another is there. Exclusive."""
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if it is absent."""
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """List the objects whose keys start with ``prefix`` and a slash."""
+
+    def children(self, prefix: str) -> list[str]:
+        """Return the names directly below ``prefix`` that have something below them, sorted."""
 
     def zarr_store(self, *, read_only: bool) -> Store:
         """Return the same space as a store of zarr's."""
@@ -84,11 +92,11 @@ def open_objects(location: str | os.PathLike[str]) -> Objects:
 
 
 class LocalObjects:
-    """A folder."""
+    """A folder, by its absolute path: readers may change folder, or be other processes."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
-        self.location = str(root)
+        self.root = Path(root).absolute()
+        self.location = str(self.root)
 
     def get(self, key: str) -> bytes:
         """Return a file's bytes; FileNotFoundError if it is absent."""
@@ -107,38 +115,23 @@ class LocalObjects:
 
     def put(self, key: str, data: bytes) -> None:
         """Replace a file, atomically, once its bytes are on the disk."""
-        self._publish(key, data, Path.replace)
+        self._publish(key, data, _replace)
 
     def create(self, key: str, data: bytes) -> bool:
         """Link a file into place, which fails if the name exists."""
-        try:
-            self._publish(key, data, lambda partial, path: os.link(partial, path))
-        except FileExistsError:
-            return False
-        return True
+        return self._publish(key, data, _link)
 
-    def _publish(self, key: str, data: bytes, move: Any) -> None:
+    def _publish(self, key: str, data: bytes, move: Callable[[Path, Path], bool]) -> bool:
         path = self.root / key
         partial = self.root / PARTIAL / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}.partial"
         try:
-            self._make_folder(partial.parent)
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._make_folder(path.parent)
-            move(partial, path)
-            _sync_folder(path.parent)
+            _in_folder(partial.parent, lambda: _write(partial, data))
+            moved = _in_folder(path.parent, lambda: move(partial, path))
         finally:
-            partial.unlink(missing_ok=True)
-
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder whose empty parents another writer may be pruning."""
-        for _ in range(100):
-            with suppress(FileNotFoundError):
-                folder.mkdir(parents=True, exist_ok=True)
-                return
-        folder.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):
+                partial.unlink()
+        _sync_folder(path.parent)
+        return moved
 
     def delete(self, key: str) -> None:
         """Remove a file, and the folders that this leaves empty."""
@@ -162,6 +155,11 @@ class LocalObjects:
                     key = path.relative_to(self.root).as_posix()
                     yield Entry(key, status.st_size, status.st_mtime)
 
+    def children(self, prefix: str) -> list[str]:
+        """Return the folders in a folder."""
+        folder = self.root / prefix
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
     def zarr_store(self, *, read_only: bool) -> Store:
         """Return the folder as a store of zarr's, whose writes are durable."""
         if read_only:
@@ -174,12 +172,62 @@ class DurableStore(LocalStore):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write an object as :meth:`LocalObjects.put` does."""
+        await asyncio.to_thread(self.set_sync, key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Write an object as :meth:`LocalObjects.put` does, from zarr's synchronous paths."""
+        self._check_writable()
         LocalObjects(self.root).put(key, value.to_bytes())
 
 
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(partial: Path, path: Path) -> bool:
+    partial.replace(path)
+    return True
+
+
+def _link(partial: Path, path: Path) -> bool:
+    """Give a file its name unless that exists; say whether it has it.
+
+    A network disk that repeats a request whose answer was lost says "exists" of the link that it just made.
+    """
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return path.samefile(partial)
+    return True
+
+
+def _in_folder(folder: Path, act: Callable[[], Result]) -> Result:
+    """Act in a folder, made if need be, and again if another writer prunes it before the act."""
+    for _ in range(FOLDER_TRIES):
+        with suppress(FileNotFoundError):
+            _make_folder(folder)
+            return act()
+    raise FileNotFoundError(f"{folder} is removed as often as it is made")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, with their names on the disk."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Put a folder's names on the disk, unless another writer has pruned it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(handle)
     finally:
@@ -217,10 +265,15 @@ class RemoteObjects:
         obstore.put(self.store, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write with ``If-None-Match: *``."""
+        """Write with ``If-None-Match: *``.
+
+        A request that is repeated because its answer was lost finds the object that it just made.
+        """
         try:
             obstore.put(self.store, key, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
+            with suppress(FileNotFoundError):
+                return self.get(key) == data
             return False
         return True
 
@@ -234,6 +287,11 @@ class RemoteObjects:
         for batch in obstore.list(self.store, prefix):
             for meta in batch:
                 yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def children(self, prefix: str) -> list[str]:
+        """Return the common prefixes below a prefix."""
+        found = obstore.list_with_delimiter(self.store, f"{prefix}/")["common_prefixes"]
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def zarr_store(self, *, read_only: bool) -> Store:
         """Return the prefix as a store of zarr's."""

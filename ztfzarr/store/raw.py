@@ -5,55 +5,25 @@ The consolidated ``zarr.json`` of the group is what readers see: it is replaced 
 
 from __future__ import annotations
 
-import copy
-import json
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ShardingCodec, ZstdCodec
-from zarr.codecs.numcodecs import PCodec
-from zarr.storage import MemoryStore
 
 from ztfzarr import geometry
 from ztfzarr.kernels.dither import ABSENT
+from ztfzarr.store.template import Variable as Variable
+from ztfzarr.store.template import arrays_of as arrays_of
+from ztfzarr.store.template import dimension_lengths as dimension_lengths
+from ztfzarr.store.template import dumped as dumped
+from ztfzarr.store.template import group_document
+from ztfzarr.store.template import resized as resized
 
-FORMAT: Final = 1
 GROUP: Final = "raw"
+DOCUMENT: Final = f"{GROUP}/zarr.json"
 FILE_OWNED: Final = ("raw", "overscan", "zscale", "zzero")
 
-# Chunks of pixels, at most: squarish for cutouts, and narrow enough that a row's own slope stays out of the
-# statistics of a chunk. Against whole rows (308 x 3072): bias 0.9 % smaller, flats 0.3 %, as fast.
-CHUNK: Final = {"y": 616, "x": 512}
-TIME_CHUNK: Final = 65536  # coordinates: 16 objects at 10^6 exposures, half a megabyte rewritten a batch
 HEADER_BYTES: Final = 14400  # five FITS blocks hold a raw file's longest header; longer ones add a chunk
-
-# Level 8: 4 is 5 % larger and hardly faster. Delta "auto": none for bias and sky, whose integers are noise about
-# each row's own zero; consecutive for flats, whose illumination slopes along a row (none is 26 % larger there).
-PIXEL_CODEC: Final[dict[str, Any]] = {"level": 8, "mode_spec": "classic", "delta_spec": "auto"}
-SCALE_CODEC: Final[dict[str, Any]] = {"level": 8, "mode_spec": "auto", "delta_spec": "auto"}
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable of the group: dimensions, type, fill value, description, and chunk lengths along time."""
-
-    dims: tuple[str, ...]
-    dtype: str
-    fill: Any
-    long_name: str
-    units: str | None = None
-    time_chunk: int = TIME_CHUNK
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes in the store."""
-        units = {} if self.units is None else {"units": self.units}
-        calendar = {"calendar": "proleptic_gregorian"} if "since" in (self.units or "") else {}
-        return {"long_name": self.long_name} | units | calendar
-
 
 TIME: Final = ("time",)
 FILE: Final = ("time", "ccd")
@@ -91,36 +61,44 @@ LABELS: Final[dict[str, Variable]] = {
     "x_overscan": Variable(("x_overscan",), "int32", -1, "overscan column as stored, 0-based"),
 }
 
+# Fill value of zdither: were it 0, pixels whose table is lost would decode, to wrong values.
+UNKNOWN_DITHER: Final = -32768
+
 PIXELS: Final = "FITS integers; DN = (integer - r + 0.5) zscale + zzero, see the data model"
 DATA: Final[dict[str, Variable]] = {
-    "raw": Variable((*CHANNEL, "y", "x"), "int32", ABSENT, f"quadrant pixels as {PIXELS}", time_chunk=1),
+    "raw": Variable((*CHANNEL, "y", "x"), "int32", ABSENT, f"quadrant pixels as {PIXELS}", row_chunk=1),
     "overscan": Variable(
-        (*CHANNEL, "y", "x_overscan"), "int32", ABSENT, f"serial overscan as {PIXELS}", time_chunk=1
+        (*CHANNEL, "y", "x_overscan"), "int32", ABSENT, f"serial overscan as {PIXELS}", row_chunk=1
     ),
     "zscale": Variable(
         (*FILE, "image", "y"), "float64", np.nan, "scale of a row's integers; 0: they are float32 bits", "DN",
-        time_chunk=1,
+        row_chunk=1,
     ),
-    "zzero": Variable((*FILE, "image", "y"), "float64", np.nan, "zero of a row's integers", "DN", time_chunk=1),
+    "zzero": Variable((*FILE, "image", "y"), "float64", np.nan, "zero of a row's integers", "DN", row_chunk=1),
     "zdither": Variable(
-        (*FILE, "image"), "int16", 0, "0 no dither; +n SUBTRACTIVE_DITHER_1, -n _2 with ZDITHER0 = n",
-        time_chunk=4096,
+        (*FILE, "image"), "int16", UNKNOWN_DITHER,
+        "0 no dither; +n SUBTRACTIVE_DITHER_1, -n _2 with ZDITHER0 = n; -32768 unknown: pixels mean nothing",
+        row_chunk=4096,
     ),
     "present": Variable(FILE, "int8", 0, "1 where the file is in the cube; else its pixels mean nothing"),
-    "gain": Variable(CHANNEL, "float32", np.nan, "nominal gain, header GAIN", "electron DN-1", time_chunk=4096),
+    "gain": Variable(CHANNEL, "float32", np.nan, "nominal gain, header GAIN", "electron DN-1", row_chunk=4096),
     "read_noise": Variable(
-        CHANNEL, "float32", np.nan, "nominal read noise, header READNOI", "electron", time_chunk=4096
+        CHANNEL, "float32", np.nan, "nominal read noise, header READNOI", "electron", row_chunk=4096
     ),
-    "source_name": Variable(FILE, "str", "", "name of the raw file", time_chunk=256),
-    "source_size": Variable(FILE, "int64", 0, "size of the raw file", "byte", time_chunk=4096),
-    "source_sha256": Variable(FILE, "str", "", "SHA-256 of the raw file", time_chunk=256),
+    "source_name": Variable(FILE, "str", "", "name of the raw file", row_chunk=256),
+    "source_size": Variable(FILE, "int64", 0, "size of the raw file", "byte", row_chunk=4096),
+    "source_sha256": Variable(FILE, "str", "", "SHA-256 of the raw file", row_chunk=256),
     "header": Variable(
         (*FILE, "hdu", "byte"), "uint8", 0, "header blocks of each HDU, byte for byte, padded with 0",
-        time_chunk=1,
+        row_chunk=1,
     ),
 }  # fmt: skip
 
 VARIABLES: Final = COORDINATES | LABELS | DATA
+
+# Tables that an exposure has a row in from the start, though filled when its files are marked. The header has
+# an object of its own an exposure, made with its files.
+TABLES: Final = tuple(name for name in DATA if name not in (*FILE_OWNED, "header"))
 
 
 def new_document(shape: tuple[int, int], overscan_columns: int) -> dict[str, Any]:
@@ -142,64 +120,12 @@ def new_document(shape: tuple[int, int], overscan_columns: int) -> dict[str, Any
         "time": 0, "ccd": 16, "quadrant": 4, "image": 8, "hdu": geometry.N_HDU, "byte": HEADER_BYTES,
         "y": shape[0], "x": shape[1], "x_overscan": overscan_columns,
     }  # fmt: skip
-    written: dict[str, Any] = {}
-    memory = MemoryStore(written)
-    for name, variable in VARIABLES.items():
-        _create(memory, name, variable, lengths)
-    arrays = {
-        key.removesuffix("/zarr.json"): json.loads(value.to_bytes())
-        for key, value in written.items()
-        if key.endswith("/zarr.json")
+    attributes = {
+        "kind": GROUP,
+        "title": "ZTF raw exposures",
+        "coordinates": " ".join([*(n for n in COORDINATES if n != "time"), "rcid"]),
     }
-    return {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {
-            "format": FORMAT,
-            "kind": GROUP,
-            "Conventions": "CF-1.11",
-            "title": "ZTF raw exposures",
-            "coordinates": " ".join([*(n for n in COORDINATES if n != "time"), "rcid"]),
-        },
-        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": arrays},
-    }
-
-
-def _create(memory: MemoryStore, name: str, variable: Variable, lengths: dict[str, int]) -> None:
-    shape = tuple(lengths[d] for d in variable.dims)
-    chunks = tuple(variable.time_chunk if d == "time" else lengths[d] for d in variable.dims)
-    codecs: dict[str, Any] = {"compressors": [ZstdCodec(level=3), Crc32cCodec()]}
-    if name in FILE_OWNED:
-        inner, chunks = _file_chunks(variable.dims, lengths)
-        pcodec = PCodec(**(PIXEL_CODEC if variable.dtype == "int32" else SCALE_CODEC))
-        codecs = {
-            "serializer": ShardingCodec(chunk_shape=inner, codecs=[pcodec, Crc32cCodec()]),
-            "compressors": None,
-            "filters": None,
-        }
-    zarr.create_array(
-        memory,
-        name=name,
-        shape=shape,
-        chunks=chunks,
-        dtype=str if variable.dtype == "str" else variable.dtype,
-        fill_value=variable.fill,
-        dimension_names=variable.dims,
-        attributes=variable.attributes,
-        **codecs,
-    )
-
-
-def _file_chunks(dims: tuple[str, ...], lengths: dict[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return chunk and shard of an array with one shard a file: equal chunks within a quadrant's rows."""
-    inner = {d: 1 if d in CHANNEL else lengths[d] for d in dims}
-    shard = {d: 1 if d in FILE else lengths[d] for d in dims}
-    for d in CHUNK if "quadrant" in dims else ():
-        if d in dims:
-            count = -(-lengths[d] // CHUNK[d])
-            inner[d] = -(-lengths[d] // count)
-            shard[d] = count * inner[d]
-    return tuple(inner.values()), tuple(shard.values())
+    return group_document(VARIABLES, lengths, attributes, owned=dict.fromkeys(FILE_OWNED, FILE))
 
 
 def label_values(rows: int, columns: int, overscan_columns: int) -> dict[str, NDArray[Any]]:
@@ -214,29 +140,6 @@ def label_values(rows: int, columns: int, overscan_columns: int) -> dict[str, ND
         "x": np.arange(columns),
         "x_overscan": np.arange(overscan_columns),
     }
-
-
-def arrays_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the ``zarr.json`` of each array of a consolidated group, by name."""
-    arrays: dict[str, dict[str, Any]] = document["consolidated_metadata"]["metadata"]
-    return arrays
-
-
-def dimension_lengths(document: dict[str, Any]) -> dict[str, int]:
-    """Return the length of each dimension of a group."""
-    lengths: dict[str, int] = {}
-    for array in arrays_of(document).values():
-        lengths.update(zip(array["dimension_names"], array["shape"], strict=True))
-    return lengths
-
-
-def resized(document: dict[str, Any], **lengths: int) -> dict[str, Any]:
-    """Return the document with some dimensions of all its arrays at new lengths."""
-    result = copy.deepcopy(document)
-    for array in arrays_of(result).values():
-        names = array["dimension_names"]
-        array["shape"] = [lengths.get(d, n) for d, n in zip(names, array["shape"], strict=True)]
-    return result
 
 
 def file_key(name: str, dimensions: int, place: tuple[int, int]) -> str:

@@ -6,42 +6,45 @@ anyone, in any order, without a lock. Mark writes the tables, ``present`` last.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from ztfzarr.errors import StoreError
+from ztfzarr.store.group import array_of as array_of
+from ztfzarr.store.group import existing_document as existing_document
+from ztfzarr.store.group import object_key as object_key
+from ztfzarr.store.group import open_raw as open_raw
+from ztfzarr.store.group import read_document as read_document
+from ztfzarr.store.group import read_json
+from ztfzarr.store.group import read_table as read_table
 from ztfzarr.store.lock import Lock, lock
 from ztfzarr.store.objects import PARTIAL, LocalObjects, Objects
 from ztfzarr.store.raw import (
     COORDINATES,
+    DATA,
+    DOCUMENT,
     FILE_OWNED,
-    FORMAT,
     GROUP,
-    HEADER_BYTES,
+    TABLES,
     VARIABLES,
-    arrays_of,
-    dimension_lengths,
-    file_key,
     label_values,
     new_document,
-    resized,
 )
 from ztfzarr.store.shard import encode_shard, same_content, shard_format
+from ztfzarr.store.tables import with_room_for_headers, write_tables
+from ztfzarr.store.template import FORMAT, arrays_of, dimension_lengths, dumped, resized
+from ztfzarr.store.writing import uninterrupted, writable_arrays
 
 ROOT: Final = {
     "zarr_format": 3,
     "node_type": "group",
     "attributes": {"format": FORMAT, "title": "ztfzarr store"},
 }
-DOCUMENT: Final = f"{GROUP}/zarr.json"
-
 PARTIAL_SECONDS: Final = 3600.0
 
 Waiting = Callable[[str], None]
@@ -73,84 +76,63 @@ class FilledFile:
     headers: Sequence[bytes]
 
 
-def read_document(objects: Objects) -> dict[str, Any] | None:
-    """Read the consolidated ``zarr.json`` of the raw group; None if the store has none yet.
+def create_raw(
+    objects: Objects, shape: tuple[int, int], overscan_columns: int, *, waiting: Waiting | None = None
+) -> dict[str, Any]:
+    """Make the raw group for quadrants of ``shape`` (rows, columns), unless it is there; return its document.
 
     Raises
     ------
     StoreError
-        If it is of another format than this version reads.
+        If it is there with quadrants of another shape, or the location holds something else.
     """
-    try:
-        document: dict[str, Any] = json.loads(objects.get(DOCUMENT))
-    except FileNotFoundError:
-        return None
-    found = document["attributes"].get("format")
-    if found != FORMAT or "consolidated_metadata" not in document:
-        raise StoreError(f"{objects.location}/{GROUP} has format {found!r}: this version reads format {FORMAT}")
-    return document
-
-
-def existing_document(objects: Objects) -> dict[str, Any]:
-    """Read the raw group's ``zarr.json``; StoreError if there is none."""
-    document = read_document(objects)
-    if document is None:
-        raise StoreError(f"no store with raw exposures at {objects.location}: make one with ztfzarr ingest")
-    return document
-
-
-def open_raw(objects: Objects, *, read_only: bool = True) -> zarr.Group:
-    """Open the raw group with zarr: consolidated to read, array by array to write."""
-    store = objects.zarr_store(read_only=read_only)
-    mode = "r" if read_only else "r+"
-    return zarr.open_group(store, path=GROUP, mode=mode, use_consolidated=read_only)  # type: ignore[arg-type]
-
-
-def read_table(group: zarr.Group, name: str) -> NDArray[Any]:
-    """Read a table whole."""
-    return np.asarray(array_of(group, name)[...])
-
-
-def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Return an array of a group."""
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise StoreError(f"{group.name}/{name} is no array")
-    return array
-
-
-def create_raw(
-    objects: Objects, shape: tuple[int, int], overscan_columns: int, *, waiting: Waiting | None = None
-) -> dict[str, Any]:
-    """Make the raw group for quadrants of ``shape`` (rows, columns), unless it is there; return its document."""
     with lock(objects, GROUP, waiting=waiting) as held:
         document = read_document(objects)
-        if document is not None:
-            return document
-        document = new_document(shape, overscan_columns)
-        objects.create("zarr.json", _dumped(ROOT))
-        _put_arrays(objects, document)
-        group = open_raw_arrays(objects, document)
-        for name, values in label_values(*shape, overscan_columns).items():
-            group[name][...] = values
-        held.check()
-        objects.put(DOCUMENT, _dumped(document))
+        if document is None:
+            return uninterrupted(lambda: _create(objects, held, (*shape, overscan_columns)))
+        _check_shape(document, (*shape, overscan_columns))
         return document
 
 
-def open_raw_arrays(objects: Objects, document: dict[str, Any]) -> dict[str, zarr.Array[Any]]:
-    """Open the arrays for writing, each by its own ``zarr.json``."""
-    store = objects.zarr_store(read_only=False)
-    return {name: zarr.open_array(store, path=f"{GROUP}/{name}", mode="r+") for name in arrays_of(document)}
+def _create(objects: Objects, held: Lock, shape: tuple[int, int, int]) -> dict[str, Any]:
+    document = new_document(shape[:2], shape[2])
+    _put_root(objects, held)
+    _put_arrays(objects, held, document)
+    labels = label_values(*shape)
+    arrays = writable_arrays(objects, GROUP, labels)
+    for name, values in labels.items():
+        arrays[name][...] = values
+    held.check()
+    objects.put(DOCUMENT, dumped(document))
+    return document
 
 
-def _put_arrays(objects: Objects, document: dict[str, Any]) -> None:
+def _check_shape(document: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    lengths = dimension_lengths(document)
+    found = lengths["y"], lengths["x"], lengths["x_overscan"]
+    if found != shape:
+        wanted, here = (f"{ny} x {nx} + {no}" for ny, nx, no in (shape, found))
+        raise StoreError(f"the cube has quadrants of {here} pixels, expected {wanted}: another ingest made it")
+
+
+def _put_root(objects: Objects, held: Lock) -> None:
+    """Make the root group; take consolidated metadata out, which would freeze what readers of the root see."""
+    root = read_json(objects, "zarr.json")
+    if root is None:
+        objects.create("zarr.json", dumped(ROOT))
+        return
+    attributes = root.get("attributes", {})
+    if root.get("node_type") != "group" or attributes.get("format", FORMAT) != FORMAT:
+        raise StoreError(f"{objects.location} holds another Zarr array or group: expected a ztfzarr store")
+    if root.pop("consolidated_metadata", None) is not None:
+        held.check()
+        objects.put("zarr.json", dumped(root))
+
+
+def _put_arrays(objects: Objects, held: Lock, document: dict[str, Any]) -> None:
+    held.check()
     for name, array in arrays_of(document).items():
-        objects.put(f"{GROUP}/{name}/zarr.json", _dumped(array))
-
-
-def _dumped(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1).encode()
+        objects.put(f"{GROUP}/{name}/zarr.json", dumped(array))
 
 
 def register(objects: Objects, exposures: Sequence[Exposure], *, waiting: Waiting | None = None) -> int:
@@ -160,22 +142,36 @@ def register(objects: Objects, exposures: Sequence[Exposure], *, waiting: Waitin
     the old length until the one put of the group's ``zarr.json``.
     """
     with lock(objects, GROUP, waiting=waiting) as held:
-        document = existing_document(objects)
-        known = set(read_table(open_raw(objects), "exposure").tolist())
-        new = [e for e in exposures if e.number not in known]
-        if not new:
-            return 0
-        first = dimension_lengths(document)["time"]
-        grown = resized(document, time=first + len(new))
-        _put_arrays(objects, grown)
-        arrays = open_raw_arrays(objects, grown)
-        for name, variable in COORDINATES.items():
-            values = [e.number if name == "exposure" else e.coordinates[name] for e in new]
-            dtype = object if variable.dtype == "str" else variable.dtype
-            arrays[name][first:] = np.array(values, dtype)
+        return uninterrupted(lambda: _register(objects, held, exposures))
+
+
+def _register(objects: Objects, held: Lock, exposures: Sequence[Exposure]) -> int:
+    _put_root(objects, held)
+    document = existing_document(objects)
+    known = set(read_table(open_raw(objects), "exposure").tolist())
+    new = list({e.number: e for e in exposures if e.number not in known}.values())
+    if not new:
+        return 0
+    first = dimension_lengths(document)["time"]
+    rows = _new_rows(new)
+    grown = resized(document, time=first + len(new))
+    _put_arrays(objects, held, grown)
+    arrays = writable_arrays(objects, GROUP, rows)
+    for name, values in rows.items():
         held.check()
-        objects.put(DOCUMENT, _dumped(grown))
-        return len(new)
+        arrays[name][first:] = values
+    held.check()
+    objects.put(DOCUMENT, dumped(grown))
+    return len(new)
+
+
+def _new_rows(exposures: Sequence[Exposure]) -> dict[str, Any]:
+    """Return what each table along time holds for new exposures: coordinates, and fill values until the mark."""
+    rows: dict[str, Any] = {name: DATA[name].fill for name in TABLES}
+    for name, variable in COORDINATES.items():
+        values = [e.number if name == "exposure" else e.coordinates[name] for e in exposures]
+        rows[name] = np.array(values, object if variable.dtype == "str" else variable.dtype)
+    return rows
 
 
 def fill(
@@ -201,6 +197,9 @@ def fill(
     """
     encoded = {}
     for name in FILE_OWNED:
+        expected = tuple(arrays_of(document)[name]["shape"][2:])
+        if values[name].shape != expected:
+            raise StoreError(f"{name} of shape {values[name].shape}, expected {expected} as in the cube")
         form = shard_format(arrays_of(document)[name])
         shard = encode_shard(form, values[name][None, None], VARIABLES[name].fill)
         encoded[name] = (object_key(document, name, key), form, shard)
@@ -210,11 +209,6 @@ def fill(
             raise StoreError(
                 f"{path} was left by an unfinished ingest of another file: finish that one, or delete the object"
             )
-
-
-def object_key(document: dict[str, Any], name: str, key: tuple[int, int]) -> str:
-    """Return the key of the object that a file owns in an array; ``key`` is its row and CCD label."""
-    return file_key(name, len(arrays_of(document)[name]["shape"]), (key[0], key[1] - 1))
 
 
 def mark(objects: Objects, files: Sequence[FilledFile], *, waiting: Waiting | None = None) -> list[FilledFile]:
@@ -228,58 +222,25 @@ def mark(objects: Objects, files: Sequence[FilledFile], *, waiting: Waiting | No
     if not files:
         return []
     with lock(objects, GROUP, waiting=waiting) as held:
-        document = _with_room_for_headers(objects, held, files)
-        arrays = open_raw_arrays(objects, document)
-        numbers = np.asarray(arrays["exposure"][...]).tolist()
-        rows = {number: row for row, number in enumerate(numbers)}
-        time = np.array([rows[f.exposure] for f in files])
-        ccd = np.array([f.ccd - 1 for f in files])
-        taken = np.asarray(arrays["present"].vindex[time, ccd]) == 1
-        held_sha = np.asarray(arrays["source_sha256"].vindex[time, ccd])
-        lost = [f for f, t, sha in zip(files, taken, held_sha, strict=True) if t and sha != f.sha256]
-        free = np.flatnonzero(~taken)
-        if free.size:
-            _write_tables(arrays, [files[i] for i in free.tolist()], time[free], ccd[free])
-            held.check()
-            arrays["present"].vindex[time[free], ccd[free]] = np.ones(free.size, np.int8)
-        return lost
+        return uninterrupted(lambda: _mark(objects, held, files))
 
 
-def _with_room_for_headers(objects: Objects, held: Lock, files: Sequence[FilledFile]) -> dict[str, Any]:
-    """Lengthen the byte dimension where a header is longer than any before."""
-    document = existing_document(objects)
-    longest = max(len(h) for f in files for h in f.headers)
-    if longest <= dimension_lengths(document)["byte"]:
-        return document
-    document = resized(document, byte=-(-longest // HEADER_BYTES) * HEADER_BYTES)
-    objects.put(f"{GROUP}/header/zarr.json", _dumped(arrays_of(document)["header"]))
-    held.check()
-    objects.put(DOCUMENT, _dumped(document))
-    return document
-
-
-def _write_tables(
-    arrays: dict[str, zarr.Array[Any]],
-    files: Sequence[FilledFile],
-    time: NDArray[np.int64],
-    ccd: NDArray[np.int64],
-) -> None:
-    for name in ("source_name", "source_size", "source_sha256"):
-        field = name.removeprefix("source_")
-        values = [getattr(f, field) for f in files]
-        dtype = object if VARIABLES[name].dtype == "str" else VARIABLES[name].dtype
-        arrays[name].vindex[time, ccd] = np.array(values, dtype)
-    for name in ("zdither", "gain", "read_noise"):
-        table = np.array([getattr(f, name) for f in files], VARIABLES[name].dtype)
-        last = np.arange(table.shape[1])
-        arrays[name].vindex[time[:, None], ccd[:, None], last[None, :]] = table
-    for row in np.unique(time):
-        block = np.asarray(arrays["header"][row])
-        for i in np.flatnonzero(time == row).tolist():
-            for hdu, text in enumerate(files[i].headers):
-                block[ccd[i], hdu] = 0
-                block[ccd[i], hdu, : len(text)] = np.frombuffer(text, np.uint8)
-        arrays["header"][int(row)] = block
+def _mark(objects: Objects, held: Lock, files: Sequence[FilledFile]) -> list[FilledFile]:
+    with_room_for_headers(objects, held, existing_document(objects), files)
+    arrays = writable_arrays(objects, GROUP, ("exposure", "header", *TABLES))
+    numbers = np.asarray(arrays["exposure"][...]).tolist()
+    rows = {number: row for row, number in enumerate(numbers)}
+    time = np.array([rows[f.exposure] for f in files])
+    ccd = np.array([f.ccd - 1 for f in files])
+    taken = np.asarray(arrays["present"].vindex[time, ccd]) == 1
+    held_sha = np.asarray(arrays["source_sha256"].vindex[time, ccd])
+    lost = [f for f, t, sha in zip(files, taken, held_sha, strict=True) if t and sha != f.sha256]
+    free = np.flatnonzero(~taken)
+    if free.size:
+        write_tables(arrays, held, [files[i] for i in free.tolist()], time[free], ccd[free])
+        held.check()
+        arrays["present"].vindex[time[free], ccd[free]] = np.ones(free.size, np.int8)
+    return lost
 
 
 def sweep_partial(objects: Objects) -> None:

@@ -67,7 +67,14 @@ def encode_shard(form: ShardFormat, values: NDArray[Any], fill: float) -> bytes:
         As many dimensions as the array, each at most as long as the shard.
     fill : scalar
         Fill value of the array.
+
+    Raises
+    ------
+    ValueError
+        If the values do not fit into the shard.
     """
+    if values.ndim != len(form.shard) or any(n > s for n, s in zip(values.shape, form.shard, strict=True)):
+        raise ValueError(f"values of shape {values.shape}, expected at most {form.shard}")
     index = np.full((*form.grid, 2), MISSING, "<u8")
     parts: list[bytes] = []
     offset = 0

@@ -1,0 +1,5 @@
+"""``python -m ztfzarr.cli``."""
+
+from ztfzarr.cli import main
+
+main()

@@ -1,0 +1,80 @@
+"""``ztfzarr bias``, ``flat``, ``science`` and ``run``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ztfzarr.cli.options import counted, print_json, reporting, selecting
+from ztfzarr.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ztfzarr.reduce.report import Report
+
+HELP = {
+    "bias": "Make the master biases that STORE lacks, one a night and CCD.",
+    "flat": "Make the master flats that STORE lacks, one a night, filter and CCD.",
+    "science": "Make the science that STORE lacks, one an exposure and CCD.",
+    "run": "Make whatever STORE lacks: bias, then flat, then science.",
+}
+
+
+def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
+    @click.command(name, help=HELP[name])
+    @click.argument("store")
+    @selecting
+    @click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
+    @click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
+    @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in bias.skip=5.")
+    @click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
+    @reporting
+    def command(
+        store: str,
+        nights: tuple[int, int],
+        ccds: tuple[int, ...],
+        version: str,
+        file: str | None,
+        settings: tuple[str, ...],
+        workers: int | None,
+        as_json: bool,
+        quiet: bool,
+    ) -> int:
+        from ztfzarr.recipe import read_recipe
+        from ztfzarr.reduce.report import Events, Selection
+        from ztfzarr.reduce.run import reduce
+
+        masters = version if len(kinds) > 1 else "v1"  # a run of all makes the masters that it uses
+        text = Path(file).read_text() if file else ""
+        recipe = read_recipe(text, settings, masters=masters) if file or settings else None
+        with progress(quiet) as shown:
+            reports = reduce(
+                store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
+                events=Events(step=shown.step, done=shown.advance),
+            )  # fmt: skip
+        return _told(reports, as_json, quiet)
+
+    return command
+
+
+def _told(reports: list[Report], as_json: bool, quiet: bool) -> int:
+    for report in reports:
+        for entry, reason in report.refused:
+            click.echo(f"refused {entry}: {reason}", err=True)
+    if as_json:
+        print_json([report.summary() for report in reports])
+    elif not quiet:
+        for report in reports:
+            entries = counted(report.made, "entry").replace("entrys", "entries")
+            click.echo(
+                f"{report.product}: made {entries}; {report.there} were there, {len(report.refused)} refused"
+            )
+    return 1 if any(report.refused for report in reports) else 0
+
+
+bias: Callable[..., Any] = _command("bias", ("bias",))
+flat: Callable[..., Any] = _command("flat", ("flat",))
+science: Callable[..., Any] = _command("science", ("science",))
+run: Callable[..., Any] = _command("run", ("bias", "flat", "science"))

@@ -1,0 +1,117 @@
+"""Versions side by side, and away with one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from ztfzarr.errors import StoreError
+from ztfzarr.recipe import differences
+from ztfzarr.store.lock import lock
+from ztfzarr.store.objects import open_objects
+from ztfzarr.store.publish import Version, existing_version, made, versions_of
+from ztfzarr.store.register import array_of
+
+MAD_TO_SIGMA: Final = 1.4826
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two versions of a product differ by in one quadrant of an entry: the second minus the first.
+
+    ``entry`` names it; ``median``, ``sigma`` (robust) and ``largest`` (absolute) are in the product's units,
+    over the pixels that both have; ``equal`` is the fraction of them that are the same.
+    """
+
+    entry: str
+    quadrant: int
+    median: float
+    sigma: float
+    largest: float
+    equal: float
+
+
+def compare(
+    store: str | os.PathLike[str], kind: str, one: str, other: str
+) -> tuple[list[tuple[str, Any, Any]], Iterator[Difference]]:
+    """Compare two versions of a product.
+
+    Parameters
+    ----------
+    store : path or URL
+        Of the store.
+    kind : str
+        ``bias``, ``flat`` or ``science``.
+    one, other : str
+        Versions.
+
+    Returns
+    -------
+    settings : list of (name, value of one, value of other)
+        In which their recipes differ.
+    differences : iterator of Difference
+        Of each quadrant of each entry that both have.
+
+    Raises
+    ------
+    StoreError
+        If the store lacks one of them.
+    """
+    objects = open_objects(store)
+    versions = [existing_version(objects, kind, name) for name in (one, other)]
+    return differences(versions[0].recipe, versions[1].recipe), _differences(*versions)
+
+
+def _differences(one: Version, other: Version) -> Iterator[Difference]:
+    groups = [version.open() for version in (one, other)]
+    rows = min(made(one).shape[0], made(other).shape[0])
+    both = made(one)[:rows] & made(other)[:rows]
+    for place in map(tuple, np.argwhere(both).tolist()):
+        images = [np.asarray(array_of(group, one.kind)[place], np.float64) for group in groups]
+        for quadrant in range(images[0].shape[0]):
+            yield _difference(_name(one, place), quadrant + 1, images[1][quadrant] - images[0][quadrant])
+
+
+def _difference(entry: str, quadrant: int, image: Any) -> Difference:
+    values = image[np.isfinite(image)]
+    if not values.size:
+        return Difference(entry, quadrant, *(float("nan"),) * 4)
+    median = float(np.median(values))
+    sigma = float(MAD_TO_SIGMA * np.median(np.abs(values - median)))
+    return Difference(entry, quadrant, median, sigma, float(np.abs(values).max()), float(np.mean(values == 0)))
+
+
+def _name(version: Version, place: tuple[int, ...]) -> str:
+    """Name an entry by its labels, as in ``20200801 zg CCD 3``."""
+    group = version.open()
+    parts = []
+    for dimension, index in zip(version.product.entry, place, strict=True):
+        label = np.asarray(array_of(group, "exposure" if dimension == "time" else dimension)[index])[()]
+        parts.append(f"CCD {int(label)}" if dimension == "ccd" else str(label))
+    return " ".join(parts)
+
+
+def drop(store: str | os.PathLike[str], kind: str, name: str) -> int:
+    """Delete a version of a product; return the number of objects deleted.
+
+    Raises
+    ------
+    StoreError
+        If there is no such version, or another version is made with it.
+    """
+    objects = open_objects(store)
+    version = existing_version(objects, kind, name)
+    for other in versions_of(objects):
+        if other.recipe.get(other.kind, {}).get(kind) == name:
+            raise StoreError(f"{other.group} is made with {version.group}: drop {other.group} first")
+    with lock(objects, f"{kind}-{name}"):
+        # First the document that shows the group: readers find all of it, or no group.
+        objects.delete(f"{version.group}/zarr.json")
+        keys = [entry.key for entry in objects.entries(version.group)]
+        for key in keys:
+            objects.delete(key)
+    return len(keys) + 1

@@ -1,0 +1,30 @@
+"""Work in threads, with a bounded number of results waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def windowed(pool: Executor, act: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """Map in the threads of a pool, results in order, at most ``ahead`` under way or waiting.
+
+    ``pool.map`` takes all the items at once: the results of quick work pile up where the caller is slow, and
+    millions of items are millions of futures.
+    """
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            if len(under_way) >= ahead:
+                yield under_way.popleft().result()
+            under_way.append(pool.submit(act, item))
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        for future in under_way:
+            future.cancel()
