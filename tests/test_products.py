@@ -17,9 +17,12 @@ from ztfzarr.cli import main
 from ztfzarr.ingest.run import ingest
 from ztfzarr.masters.calibrations import nearest_night
 from ztfzarr.masters.flat import relative_levels
+from ztfzarr.reduce.calibrated import calibrated
 from ztfzarr.schema import faults
 from ztfzarr.simulate import simulate_night
 from ztfzarr.steps.detrend import detrend
+from ztfzarr.store.objects import open_objects
+from ztfzarr.store.publish import find_version
 from ztfzarr.store.template import arrays_of
 
 SHAPE = (70, 96)
@@ -147,6 +150,22 @@ def test_schema_refuses(store: Path, kind: str, damage: Callable[..., Any], mess
     document = json.loads((store / kind / "v1" / "zarr.json").read_text())
     damage(document, kind)
     assert any(message in line for line in faults(document, kind))
+
+
+def test_a_failed_overscan_gives_no_science(store: Path) -> None:
+    cube = ztfzarr.open_cube(store)
+    cube = cube.isel(time=[int(np.flatnonzero(cube["imgtype"].values == "object")[0])])
+    strips = cube["overscan"].load().copy()
+    strips.loc[{"ccd": 8, "quadrant": 3}] = 60000.0
+    objects = open_objects(store)
+    recipe = find_version(objects, "science", "v1").recipe
+    sound, failed = (
+        calibrated(c, recipe, objects)["science"].sel(ccd=8) for c in (cube, cube.assign(overscan=strips))
+    )
+    assert np.isnan(failed.sel(quadrant=3)).all()
+    rest = {"quadrant": [1, 2, 4]}
+    assert np.array_equal(failed.sel(rest).values, sound.sel(rest).values, equal_nan=True)
+    assert np.isfinite(sound.sel(quadrant=3)).mean() > 0.9
 
 
 def test_provenance(store: Path) -> None:

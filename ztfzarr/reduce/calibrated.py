@@ -19,7 +19,7 @@ from ztfzarr.masters.calibrations import nearest_night
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
 from ztfzarr.reduce.settings import overscan_settings
 from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
-from ztfzarr.steps.overscan import overscan_level, overscan_profile, subtract_overscan
+from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile, subtract_overscan
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.products import FILTERS
@@ -112,10 +112,14 @@ class Calibrator:
     def pixels(
         self, time: int, ccd: int, quadrant: NDArray[Any], y: NDArray[Any], x: NDArray[Any]
     ) -> NDArray[np.float32]:
-        """Calibrate part of an exposure: indices of quadrants, rows and columns; (quadrant, y, x) float32, DN."""
+        """Calibrate part of an exposure: indices of quadrants, rows and columns; (quadrant, y, x) float32, DN.
+
+        A quadrant whose overscan failed, is saturated or jumps has no level, and is NaN.
+        """
         choice = self.choose(time, ccd)
         one = self.cube.isel(time=[time]).sel(ccd=[ccd]).isel(quadrant=quadrant)
-        level = overscan_level(overscan_profile(one["overscan"], **self._columns), **self._fit)["level"]
+        fit = overscan_level(overscan_profile(one["overscan"], **self._columns), **self._fit)
+        level = fit["level"].where(overscan_flag(fit) == 0).assign_attrs(units="DN")
         counts = one["raw"].isel(y=y, x=x).drop_vars(("y", "x")).reset_coords(drop=True)
         plain = level.isel(y=y).drop_vars("y").reset_coords(drop=True)
         linear = linearize(subtract_overscan(counts, plain), matching(linearity_coefficients(one["time"]), counts))
