@@ -205,12 +205,12 @@ def test_killed_at_random_instants(night, night_store, truth_file, tmp_path, kil
                     count += running
                 spawner.start(store, night / "raw")
                 assert spawner.status() == 0
-                time.sleep(0.5)  # the reader sees the whole
+                time.sleep(1.5)  # the reader sees the whole, also on a busy machine
             tally = {key: tally[key] + reader.tally[key] for key in tally}
             assert_complete(store, night_store)
     assert (tally["errors"], tally["wrong"]) == ([], [])
     assert count == kills
-    assert 10 < tally["present"] < tally["reads"]
+    assert 3 < tally["present"] < tally["reads"]
 
 
 def test_two_ingests_at_once(raw_files, night_store, truth_file, tmp_path):

@@ -15,7 +15,7 @@ DATE: Final = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 ALL_NIGHTS: Final = (0, 99999999)
 
 
-class Nights(click.ParamType[tuple[int, int]]):
+class Nights(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """A night, 2020-08-01, or a range FROM:TO with both ends, either of which may be left out."""
 
     name = "night"
@@ -44,7 +44,7 @@ def _night(text: str) -> int | None:
         return None
 
 
-class Ccds(click.ParamType[tuple[int, ...]]):
+class Ccds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """CCDs, 1,2 or 1-4,9."""
 
     name = "ccds"
@@ -63,7 +63,7 @@ class Ccds(click.ParamType[tuple[int, ...]]):
         return tuple(sorted(ccds))
 
 
-class Shape(click.ParamType[tuple[int, int]]):
+class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """Rows and columns, 616x512."""
 
     name = "rowsxcolumns"
