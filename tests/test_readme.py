@@ -1,0 +1,49 @@
+"""The README's Python runs, as written, beside a store such as its demo makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ztfzarr
+from ztfzarr.ingest.run import ingest
+from ztfzarr.reduce.run import reduce
+from ztfzarr.simulate import simulate_night
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    simulate_night(folder / "demo", ccds=(1, 2), shape=(80, 64), bias=13, flats=3, science=3)
+    ingest(folder / "demo" / "night.zarr", [folder / "demo" / "raw"])
+    assert not any(report.refused for report in reduce(folder / "demo" / "night.zarr"))
+    return folder
+
+
+def test_code_blocks(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["level"].shape == (80, 64)
+    assert np.isfinite(names["bias"].bias.values).all()
+    assert names["science"]["science"].dtype == np.float32
+    assert names["raw"]["raw"].dtype == np.int32
+
+
+def test_every_command_is_named() -> None:
+    from ztfzarr.cli import COMMANDS
+
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in COMMANDS if f"`{name}" not in text and f"ztfzarr {name}" not in text] == []
+
+
+def test_public_names_are_what_they_say() -> None:
+    assert all(getattr(ztfzarr, name).__doc__ for name in ztfzarr.__all__)
