@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import same_bits
 from stores import astropy_cube, ccd_of, exposure_of, flip, shard
+from xarray.core import indexing
 from zarr.storage import LocalStore
 
 import ztfzarr
@@ -104,6 +105,17 @@ def test_selections_of_selections(tiled, data):
         slices = tuple(data.draw(st.slices(n)) for n in array.shape)
         array, expected = array[slices], expected[slices]
     assert same_bits(array.values, expected)
+
+
+@pytest.mark.parametrize("stop", [None, -1])
+def test_reversed_slices_as_versions_of_xarray_write_them(tiled, stop):
+    array = ztfzarr.open_cube(tiled.path).raw.variable._data
+    while not isinstance(array, decoded.DecodedArray):
+        array = array.array
+    key = indexing.BasicIndexer((2, 1, 0, slice(69, stop, -3), slice(5, stop, -1)))
+    exposure = xr.open_zarr(tiled.path / "raw", chunks=None).exposure.values[2]
+    expected = tiled.truth.raw[tiled.truth.exposure.index(exposure), 1, 0]
+    assert same_bits(array[key], expected[::-3, 5::-1])
 
 
 def test_pointwise_selection(tiled):

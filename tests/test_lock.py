@@ -15,6 +15,7 @@ import pytest
 
 from ztfzarr.errors import StoreError
 from ztfzarr.store import lock as lock_module
+from ztfzarr.store import objects as objects_module
 from ztfzarr.store.lock import LEASE, lock
 from ztfzarr.store.objects import LocalObjects, Objects, RemoteObjects, open_objects
 
@@ -322,6 +323,23 @@ def test_folders_may_be_pruned_while_others_write(tmp_path):
         list(pool.map(come_and_go, range(8)))
     assert not (tmp_path / "a").exists()
     assert list((tmp_path / ".ztfzarr" / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["put", "create"])
+def test_a_folder_that_is_pruned_is_made_again(tmp_path, monkeypatch, verb):
+    pruned = []
+
+    def make_and_prune(folder: Path) -> None:
+        make(folder)
+        if folder.name == "b" and len(pruned) < 3:
+            folder.rmdir()
+            pruned.append(folder)
+
+    make = objects_module._make_folder
+    monkeypatch.setattr(objects_module, "_make_folder", make_and_prune)
+    getattr(LocalObjects(tmp_path), verb)("a/b/x", b"1")
+    assert (tmp_path / "a/b/x").read_bytes() == b"1"
+    assert len(pruned) == 3
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path):

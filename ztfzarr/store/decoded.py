@@ -119,7 +119,7 @@ class DecodedArray(BackendArray):
 
     def _picked(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
         """Decode an outer selection: a slice, an integer or integers in any order for each dimension."""
-        picked = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
+        picked = [_indices(k, n) for n, k in zip(self.shape, key, strict=True)]
         values = np.empty([p.size for p in picked], np.float32)
         if values.size:
             time, ccd, quadrant, y, x = picked
@@ -195,6 +195,16 @@ class DecodedArray(BackendArray):
             pixels, tile.zscale[rows], tile.zzero[rows], tile.zdither, rows.start, tile.x.hull.start, RANDOM
         )
         tile.out[_outer(tile.y.out, tile.x.out)] = pixels.view(np.float32)[_outer(tile.y.picked, tile.x.picked)]
+
+
+def _indices(key: Any, length: int) -> Indices:
+    """Return the indices along a dimension that a key of xarray's picks.
+
+    Its slices are normalised; in some versions (2026.1) a reversed one ends at -1, as a range does, not at None.
+    """
+    if isinstance(key, slice) and key.stop == -1 and (key.step or 1) < 0:
+        key = slice(key.start, None, key.step)
+    return np.atleast_1d(np.arange(length)[key])
 
 
 def _spans(indices: Indices, length: int) -> list[Span]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import Recipe, refuse_other
 from ztfzarr.schema import faults
+from ztfzarr.store.group import array_of, existing_document, open_raw, read_json, read_table
 from ztfzarr.store.lock import Lock, lock
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import (
@@ -28,9 +28,9 @@ from ztfzarr.store.products import (
     row_coordinates,
 )
 from ztfzarr.store.raw import label_values
-from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
 from ztfzarr.store.shard import encode_shard, same_content, shard_format
 from ztfzarr.store.template import FORMAT, arrays_of, dimension_lengths, dumped, resized
+from ztfzarr.store.writing import uninterrupted, writable_arrays
 
 SOFTWARE: Final = ("ztfzarr", "numpy", "numba", "xarray", "zarr", "pcodec", "astropy")
 
@@ -83,13 +83,10 @@ def find_version(objects: Objects, kind: str, name: str) -> Version | None:
         If it is damaged or of another format.
     """
     key = f"{kind}/{name}/zarr.json"
-    try:
-        document = json.loads(objects.get(key))
-    except FileNotFoundError:
+    document = read_json(objects, key)
+    if document is None:
         return None
-    except ValueError as error:
-        raise StoreError(f"{objects.location}/{key} is damaged ({error})") from None
-    if document["attributes"].get("format") != FORMAT:
+    if document.get("attributes", {}).get("format") != FORMAT:
         raise StoreError(f"{objects.location}/{key} is of another format: this version reads format {FORMAT}")
     return Version(objects, kind, name, document)
 
@@ -141,7 +138,7 @@ def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | Non
             if wrong:
                 raise StoreError(f"{kind}/{name} would not be what its schema says: {wrong[0]}")
             version = Version(objects, kind, name, document)
-        return _with_rows(version, held, raw)
+        return uninterrupted(lambda: _with_rows(version, held, raw))
 
 
 def _software() -> dict[str, str]:
@@ -158,16 +155,24 @@ def _with_rows(version: Version, held: Lock, raw: dict[str, Any]) -> Version:
     document = resized(version.document, **{version.product.rows: length})
     grown = Version(version.objects, version.kind, version.name, document)
     held.check()
+    if new:
+        _sweep(version)
     for name, array in arrays_of(document).items():
         version.objects.put(f"{version.group}/{name}/zarr.json", dumped(array))
-    arrays = _arrays(grown)
-    labels = _label_values(version.kind, raw) if new else {}
-    for name, values in (labels | rows).items():
+    values = (_label_values(version.kind, raw) if new else {}) | rows
+    arrays = writable_arrays(version.objects, version.group, values)
+    for name, array_values in values.items():
         held.check()
-        arrays[name][...] = values
+        arrays[name][...] = array_values
     held.check()
     version.objects.put(f"{version.group}/zarr.json", dumped(document))
     return grown
+
+
+def _sweep(version: Version) -> None:
+    """Remove what a drop that was cut short left under the name: pixels and marks of another recipe."""
+    for entry in list(version.objects.entries(version.group)):
+        version.objects.delete(entry.key)
 
 
 def _row_values(objects: Objects, kind: str) -> dict[str, NDArray[Any]]:
@@ -192,15 +197,6 @@ def _label_values(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
     return labels | ({"filter": np.array(FILTERS, object), "led": np.array(LEDS)} if kind == "flat" else {})
 
 
-def _arrays(version: Version) -> dict[str, zarr.Array[Any]]:
-    store = version.objects.zarr_store(read_only=False)
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        return {
-            name: zarr.open_array(store, path=f"{version.group}/{name}", mode="r+")
-            for name in arrays_of(version.document)
-        }
-
-
 def fill_entry(version: Version, place: tuple[int, ...], pixels: Mapping[str, NDArray[Any]]) -> None:
     """Create the objects of an entry.
 
@@ -223,6 +219,9 @@ def fill_entry(version: Version, place: tuple[int, ...], pixels: Mapping[str, ND
     for name, variable in version.product.pixels.items():
         metadata = arrays_of(version.document)[name]
         values = np.asarray(pixels[name], variable.dtype)
+        expected = tuple(metadata["shape"][len(place) :])
+        if values.shape != expected:
+            raise StoreError(f"{version.group}/{name}: pixels of shape {values.shape}, expected {expected}")
         values = rounded(values, step) if name == version.kind else values
         form = shard_format(metadata)
         lead = (1,) * len(place)
@@ -244,18 +243,36 @@ def made(version: Version) -> NDArray[np.bool_]:
 
 
 def mark_entries(version: Version, entries: Sequence[Entry]) -> None:
-    """Write the tables of filled entries, ``present`` last."""
+    """Write the tables of filled entries, ``present`` last.
+
+    Raises
+    ------
+    StoreError
+        If the version was dropped meanwhile, or made anew by another recipe.
+    """
     if not entries:
         return
     with lock(version.objects, f"{version.kind}-{version.name}") as held:
-        arrays = _arrays(version)
-        for entry in entries:
-            for name, value in entry.tables.items():
-                held.check()
-                arrays[name][_selection(version, name, entry.place)] = value
-        held.check()
-        places = tuple(np.array(axis) for axis in zip(*(entry.place for entry in entries), strict=True))
-        arrays["present"].vindex[places] = np.ones(len(entries), np.int8)
+        _check_same(version)
+        uninterrupted(lambda: _mark(version, held, entries))
+
+
+def _check_same(version: Version) -> None:
+    now = find_version(version.objects, version.kind, version.name)
+    if now is None or now.recipe != version.recipe:
+        raise StoreError(f"{version.group} was dropped while its entries were made: run the command again")
+
+
+def _mark(version: Version, held: Lock, entries: Sequence[Entry]) -> None:
+    names = {"present"}.union(*(entry.tables for entry in entries))
+    arrays = writable_arrays(version.objects, version.group, names)
+    for entry in entries:
+        for name, value in entry.tables.items():
+            held.check()
+            arrays[name][_selection(version, name, entry.place)] = value
+    held.check()
+    places = tuple(np.array(axis) for axis in zip(*(entry.place for entry in entries), strict=True))
+    arrays["present"].vindex[places] = np.ones(len(entries), np.int8)
 
 
 def _selection(version: Version, name: str, place: tuple[int, ...]) -> tuple[Any, ...]:
@@ -268,10 +285,15 @@ def _selection(version: Version, name: str, place: tuple[int, ...]) -> tuple[Any
 def write_levels(version: Version, night: int, levels: Mapping[tuple[int, int], float]) -> None:
     """Freeze the relative levels of a night's CCDs: ``levels`` by indices of filter and CCD; those there stay."""
     with lock(version.objects, f"{version.kind}-{version.name}") as held:
-        table = _arrays(version)["level"]
-        block = np.asarray(table[night])
-        for place, value in levels.items():
-            if np.isnan(block[place]):
-                block[place] = value
-        held.check()
-        table[night] = block
+        _check_same(version)
+        uninterrupted(lambda: _write_levels(version, held, night, levels))
+
+
+def _write_levels(version: Version, held: Lock, night: int, levels: Mapping[tuple[int, int], float]) -> None:
+    table = writable_arrays(version.objects, version.group, ("level",))["level"]
+    block = np.asarray(table[night])
+    for place, value in levels.items():
+        if np.isnan(block[place]):
+            block[place] = value
+    held.check()
+    table[night] = block
