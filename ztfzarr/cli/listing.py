@@ -82,7 +82,7 @@ In DN, sorted in time, lazily:
   import ztfzarr
   cube = ztfzarr.open_cube({found.location!r})
 
-As stored, with nothing of ours (pip install "zarr>=3.1.5" xarray pcodec):
+As stored, with nothing of ours (pip install "zarr>=3.1.5" "xarray>=2026.1" "pcodec>=1.0"):
   import xarray as xr
   raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time")"""
 
