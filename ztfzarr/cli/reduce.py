@@ -56,8 +56,8 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         recipe = read_recipe(text, settings, masters=masters) if file or settings else None
         with progress(quiet) as shown:
             reports = reduce(
-                store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers, scheduler=scheduler,
-                events=Events(step=shown.step, done=shown.advance),
+                store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
+                scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
             )  # fmt: skip
         return _told(reports, as_json, quiet)
 
