@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size
+from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.table import Table
 
     from ztfzarr.reduce.listing import ProductNight
     from ztfzarr.store.listing import Night, ProductSummary, Summary
@@ -51,38 +49,21 @@ def ls(store: str, selected: tuple[int, int], as_json: bool) -> None:
         _print_products(products)
 
 
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        right = name in ("files", "missing", "made", "flagged", "stale")
-        table.add_column(name, justify="right" if right else "left")
-    return table
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    # Elsewhere than on a terminal rich would fold lines at 80 columns.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
-
-
 def _print_products(found: list[ProductNight]) -> None:
-    table = _table("product", "night", "made", "missing", "flagged", "stale", "quality")
+    table = new_table("product", "night", "made", "missing", "flagged", "stale", "quality")
     for night in found:
         counts = (f"[yellow]{n}[/]" if n else "0" for n in (night.missing, night.flagged, night.stale))
         table.add_row(night.group, _date(night.night), str(night.made), *counts, night.quality)
-    _print(table)
+    print_table(table)
 
 
 def _print_nights(found: list[Night]) -> None:
-    table = _table("night", "exposures", "CCDs", "files", "missing")
+    table = new_table("night", "exposures", "CCDs", "files", "missing")
     for night in found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
         missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
         table.add_row(_date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
-    _print(table)
+    print_table(table)
 
 
 def _date(night: int) -> str:
