@@ -13,6 +13,7 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 from rawfiles import Cards, find_hdus, raw_name, with_cards, write_raw
+from stores import flip
 
 import ztfzarr
 from ztfzarr.errors import RefusedError, StoreError
@@ -373,3 +374,18 @@ def test_no_such_header(exposure: int, ccd: int, hdu: int, reason: str, one_file
     with pytest.raises(StoreError) as error:
         ztfzarr.header(one_file, exposure, ccd, hdu)
     assert str(error.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (Path.unlink, "raw/header: header of HDU 0 is missing"),
+        (lambda path: flip(path, 10), "raw/header is damaged"),
+    ],
+    ids=["lost", "damaged"],
+)
+def test_header_that_is_lost_or_damaged(harm: Callable, reason: str, store_copy: Path) -> None:
+    harm(store_copy / "raw/header/c/4/0/0/0")
+    exposure = int(xr.open_zarr(store_copy / "raw", chunks=None).exposure[4])
+    with pytest.raises(StoreError, match=reason):
+        ztfzarr.header(store_copy, exposure, 2)
