@@ -244,6 +244,15 @@ def test_gain_and_read_noise_are_the_quadrants(tmp_path: Path) -> None:
     assert (file.shape, file.key) == ((24, 60, 9), (20200924431759, 6))
 
 
+def test_where_the_files_of_an_exposure_differ_the_first_counts(tmp_path: Path) -> None:
+    for ccd in (3, 7):
+        change = {"AIRMASS": 1 + ccd / 10}
+        write_raw(tmp_path, raw_name(ccd=ccd), change=lambda hdus, cards=change: with_cards(hdus[0].header, cards))
+    assert ingest(tmp_path / "cube.zarr", [tmp_path]).refused == []
+    for dataset in (ztfzarr.open_cube(tmp_path / "cube.zarr"), ztfzarr.open_fits(tmp_path)):
+        assert dataset.airmass.values.tolist() == [1.3]
+
+
 def test_time_of_calibrations_across_midnight(tmp_path: Path) -> None:
     """Biases at 23:58 UT and flats after midnight belong to the night that begins."""
     nights = []
