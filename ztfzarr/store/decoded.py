@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ from typing import Any, Final
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
-from xarray.core import indexing
 from zarr.abc.store import Store
 
 from ztfzarr.errors import StoreError
 from ztfzarr.kernels.dither import RANDOM, decode_rows
+from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects, open_objects
 from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
@@ -28,8 +26,6 @@ from ztfzarr.store.threads import windowed
 FETCHERS: Final = 32  # requests under way at once; an object store answers them together
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Tile:
     key: str
 
 
-class DecodedArray(BackendArray):
+class DecodedArray(LazyArray):
     """``raw`` or ``overscan`` of the raw group in float32 DN, NaN where a file is absent.
 
     Parameters
@@ -101,34 +97,17 @@ class DecodedArray(BackendArray):
     def __init__(
         self, location: str, arrays: dict[str, dict[str, Any]], name: str, first_image: int, exposures: int
     ) -> None:
+        super().__init__((exposures, *arrays[name]["shape"][1:]))
         self.location = location
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
-        self.shape = (exposures, *arrays[name]["shape"][1:])
-        self.dtype = np.dtype(np.float32)
-        # Dask names its arrays by the state of this object. Each opening has names of its own, or a result that a
-        # cluster keeps would stand for the same selection of a cube that has grown since.
-        self.opening = uuid.uuid4().hex
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
-        if not isinstance(key, indexing.VectorizedIndexer):
-            return self._picked(key.tuple)  # xarray's adapter copies to reverse, and fails on slice(5, 5, -1)
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._picked)  # type: ignore[no-any-return]
-
-    def _picked(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
-        """Decode an outer selection: a slice, an integer or integers in any order for each dimension."""
-        picked = [_indices(k, n) for n, k in zip(self.shape, key, strict=True)]
-        values = np.empty([p.size for p in picked], np.float32)
-        if values.size:
-            time, ccd, quadrant, y, x = picked
-            rows, columns = self.forms[self.name].chunk[3:]
-            self._decode_into(values, Block(time, ccd, quadrant, _spans(y, rows), _spans(x, columns)))
-        kept = [p.size for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
-        return values.reshape(kept)
-
-    def _decode_into(self, values: NDArray[np.float32], block: Block) -> None:
+    def read_into(self, values: NDArray[np.float32], picked: list[Indices]) -> None:
+        """Fetch and decode the chunks that a selection touches."""
+        time, ccd, quadrant, y, x = picked
+        rows, columns = self.forms[self.name].chunk[3:]
+        block = Block(time, ccd, quadrant, _spans(y, rows), _spans(x, columns))
         present, zdither = _tables(_opened(self.location), block)
         values[present != 1] = np.nan
         files = [(int(t), int(c)) for t, c in np.argwhere(present == 1)]
@@ -195,16 +174,6 @@ class DecodedArray(BackendArray):
             pixels, tile.zscale[rows], tile.zzero[rows], tile.zdither, rows.start, tile.x.hull.start, RANDOM
         )
         tile.out[_outer(tile.y.out, tile.x.out)] = pixels.view(np.float32)[_outer(tile.y.picked, tile.x.picked)]
-
-
-def _indices(key: Any, length: int) -> Indices:
-    """Return the indices along a dimension that a key of xarray's picks.
-
-    Its slices are normalised; in some versions (2026.1) a reversed one ends at -1, as a range does, not at None.
-    """
-    if isinstance(key, slice) and key.stop == -1 and (key.step or 1) < 0:
-        key = slice(key.start, None, key.step)
-    return np.atleast_1d(np.arange(length)[key])
 
 
 def _spans(indices: Indices, length: int) -> list[Span]:

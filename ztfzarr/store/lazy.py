@@ -1,0 +1,54 @@
+"""Arrays that are read when they are indexed, axis by axis, in any order."""
+
+from __future__ import annotations
+
+import uuid
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+Indices = NDArray[np.int64]
+
+
+class LazyArray(BackendArray):
+    """A float32 array of any ``shape`` for xarray's lazy indexing; a subclass reads outer selections of it."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(np.float32)
+        # Dask names its arrays by the state of this object. Each opening has names of its own, or a result that a
+        # cluster keeps would stand for the same selection of a cube that has grown since.
+        self.opening = uuid.uuid4().hex
+
+    @abstractmethod
+    def read_into(self, values: NDArray[np.float32], picked: list[Indices]) -> None:
+        """Fill ``values``, which is not empty, with what the indices along each dimension pick."""
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._picked(key.tuple)  # xarray's adapter copies to reverse, and fails on slice(5, 5, -1)
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._picked)  # type: ignore[no-any-return]
+
+    def _picked(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
+        """Read an outer selection: a slice, an integer or integers in any order for each dimension."""
+        picked = [_indices(k, n) for n, k in zip(self.shape, key, strict=True)]
+        values = np.empty([p.size for p in picked], np.float32)
+        if values.size:
+            self.read_into(values, picked)
+        kept = [p.size for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
+        return values.reshape(kept)
+
+
+def _indices(key: Any, length: int) -> Indices:
+    """Return the indices along a dimension that a key of xarray's picks.
+
+    Its slices are normalised; in some versions (2026.1) a reversed one ends at -1, as a range does, not at None.
+    """
+    if isinstance(key, slice) and key.stop == -1 and (key.step or 1) < 0:
+        key = slice(key.start, None, key.step)
+    return np.atleast_1d(np.arange(length)[key])
