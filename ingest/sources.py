@@ -181,10 +181,17 @@ def _is_folder(path: str) -> bool:
 
 
 def _below_folder(folder: str, refused: list[tuple[str, str]]) -> Iterator[str]:
+    """Find the raw files below a folder and below linked ones, each folder once: a link may lead to a parent."""
+    seen: set[str] = set()
+
     def unreadable(error: OSError) -> None:
         refused.append((str(error.filename), f"cannot be read: {error.strerror}"))
 
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
+    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
         found = sorted(name for name in (*names, *folders) if name.endswith(SUFFIXES))
         folders[:] = sorted(name for name in folders if not name.endswith(SUFFIXES))
         yield from (str(Path(parent, name)) for name in found)

@@ -103,10 +103,12 @@ def test_each_file_once(tree: Path, tmp_path: Path) -> None:
 
 
 def test_links_below_a_folder(tree: Path, tmp_path: Path) -> None:
-    """Linked files are found, linked folders are not: a link to a parent would never end."""
-    (tmp_path / "to-folder").symlink_to(tree)
+    """Linked files and folders are found, as of an archive on several disks; a link to a parent ends."""
+    (tmp_path / "to-folder").symlink_to(tree / "raw/2020/0924")
+    (tmp_path / "to-parent").symlink_to(tmp_path)
+    (tmp_path / "to-nothing").symlink_to(tmp_path / "nowhere")
     (tmp_path / raw_name(7)).symlink_to(tree / "raw/2020/0925/2" / raw_name(7))
-    assert found(tmp_path) == ([raw_name(7)], [])
+    assert found(tmp_path) == (ALL[1:], [])
 
 
 def test_what_names_nothing_is_refused(tree: Path) -> None:

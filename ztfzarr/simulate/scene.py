@@ -101,10 +101,13 @@ def read_sky(path: str | Path) -> NDArray[np.float32]:
     Raises
     ------
     ValueError
-        If the file has no two-dimensional image.
+        If the file is no FITS file with a two-dimensional image.
     """
-    with fits.open(path) as hdus:
-        image = next((np.array(hdu.data, np.float32) for hdu in hdus if _is_image(hdu)), None)
+    try:
+        with fits.open(path) as hdus:
+            image = next((np.array(hdu.data, np.float32) for hdu in hdus if _is_image(hdu)), None)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as FITS ({str(error).splitlines()[0]})") from None
     if image is None or not np.isfinite(image).any():
         raise ValueError(f"{path}: no pixels; expected a FITS file with a two-dimensional image")
     return np.where(np.isfinite(image), image, np.nanmedian(image))
