@@ -117,6 +117,27 @@ def _is_image(hdu: fits.hdu.base.ExtensionHDU) -> bool:
     return bool(hdu.is_image) and hdu.header["NAXIS"] == 2
 
 
+def sky_window(seed: int, field: int, ccd: int, quadrant: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Choose what a quadrant sees of an image of the sky, another part for each.
+
+    Parameters
+    ----------
+    seed : int
+        Of the sky.
+    field, ccd, quadrant : int
+        Where.
+    shape : (int, int)
+        Rows, columns of the image.
+
+    Returns
+    -------
+    (int, int)
+        Row and column of the image that fall on the first stored pixel, at perfect pointing.
+    """
+    row, column = stream(seed, "window", field, ccd, quadrant).integers(0, shape)
+    return int(row), int(column)
+
+
 def cut_sky(image: NDArray[np.float32], corner: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Cut a window out of an image that repeats without end.
 
