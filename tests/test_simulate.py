@@ -1,9 +1,11 @@
 """The simulator: files as the camera writes them, physics as DOMAIN's facts have it, the same every time."""
 
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import xarray as xr
 from astropy.io import fits
 
 from ztfzarr import tables
+from ztfzarr.cli import main
 from ztfzarr.geometry import LED_FILTERS, QUADRANTS, filefracday_time, in_read_order, night_of
 from ztfzarr.simulate import (
     camera,
@@ -561,3 +564,39 @@ def test_a_sky_without_an_image_is_refused(tmp_path):
     assert not (tmp_path / "night").exists()
     with pytest.raises(ValueError, match="CCD 3 is not in this camera: expected one of"):
         camera([2, 6], (32, 32), 1).at(3, 1)
+
+
+# The command
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    return int(left.value.code or 0)
+
+
+def test_command_makes_the_same_night(written, tmp_path, capsys):
+    directory, paths = written
+    counts = ("--bias", 3, "--flats", 1, "--science", 3)
+    options = ("--night", "2020-08-01", "--ccds", "2,6", "--shape", "96x64", *counts, "--workers", 1, "--json")
+    assert run("simulate", tmp_path, *options) == 0
+    made = [Path(path) for path in json.loads(capsys.readouterr().out)]
+    assert [p.relative_to(tmp_path) for p in made] == [p.relative_to(directory) for p in paths]
+    assert made[-1].read_bytes() == paths[-1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--night", "2020-08-01:2020-08-02"), "--night: expected one night, such as 2020-08-01"),
+        (("--night", "2020-08-01:"), "--night: expected one night, such as 2020-08-01"),
+        (("--shape", "10x10"), "shape (10, 10): expected rows, columns within 32-9500"),
+        (("--sky", "text.fits"), "text.fits: cannot be read as FITS"),
+    ],
+)
+def test_wrong_usage_of_the_command(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.fits").write_text("no FITS")
+    assert run("simulate", "night", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("night").exists()
