@@ -18,6 +18,7 @@ from ztfzarr.errors import RefusedError
 from ztfzarr.ingest.run import ingest
 from ztfzarr.ingest.scan import scan
 from ztfzarr.ingest.sources import Source, find_sources
+from ztfzarr.store.objects import open_objects
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +232,15 @@ def test_damaged_on_a_server_is_refused(server: Server, tree: Path, tmp_path: Pa
     report = ingest(tmp_path / "cube.zarr", [f"{server.url}/empty/{name}"])
     (tree / "empty" / name).unlink()
     assert [reason.split(":")[0] for _, reason in report.refused] == ["truncated in HDU 8"]
+
+
+def test_what_the_environment_says_of_a_site_s_own_object_store(server, tree, monkeypatch) -> None:
+    """Its address, and that it is without encryption."""
+    options = {"ENDPOINT": server.url, "ALLOW_HTTP": "true", "SKIP_SIGNATURE": "true", "REGION": "us-east-1"}
+    for name, value in options.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    content = open_objects("s3://raw/2020/0925").get(f"2/{raw_name(7)}")
+    assert content == (tree / "raw/2020/0925/2" / raw_name(7)).read_bytes()
 
 
 @pytest.mark.parametrize("url", ["ftp://host/", "nonsense://host/"])

@@ -236,7 +236,8 @@ def _sync_folder(folder: Path) -> None:
 
 def open_url(url: str) -> ObstoreStore:
     """Open a prefix of an object store, or a folder of a web server; credentials from the environment."""
-    plain: ClientConfig = {"allow_http": True} if url.startswith("http://") else {}
+    # None, not {}, which would undo what the environment says, such as AWS_ALLOW_HTTP of a site's own server.
+    plain: ClientConfig | None = {"allow_http": True} if url.startswith("http://") else None
     store: ObstoreStore = from_url(url, client_options=plain)
     return store
 
