@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore.store import LocalStore
 from peers import same_bits
 from rawfiles import noise, raw_name, write_raw
 
 import ztfzarr
 from ztfzarr.errors import RefusedError
+from ztfzarr.ingest import sources
 from ztfzarr.ingest.run import ingest
 from ztfzarr.ingest.scan import scan
 from ztfzarr.ingest.sources import Source, find_sources
@@ -255,3 +257,14 @@ def test_unknown_url(url: str, tmp_path: Path) -> None:
 def test_url_without_a_host() -> None:
     with pytest.raises(RefusedError, match=r"^cannot be read: "):
         scan(Source(f"http://{raw_name()}"))
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_prefix_of_an_object_store(end: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sources, "open_url", lambda url: LocalStore(tree / "raw" / url.removeprefix("s3://bucket/"))
+    )
+    assert found(f"s3://bucket/2020{end}") == (ALL[1:], [])
+    assert found(f"s3://bucket/2020/0925/2/{raw_name(7)}") == ([raw_name(7)], [])
+    reason = "globs are of local paths: expected the URL of a file or of a prefix"
+    assert found(f"s3://bucket/2020/*{end}") == ([], [(f"s3://bucket/2020/*{end}", reason)])
