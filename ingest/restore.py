@@ -18,7 +18,7 @@ import zarr
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from ztfzarr.errors import RefusedError, StoreError
+from ztfzarr.errors import RefusedError, StoreError, naming
 from ztfzarr.geometry import archive_folder
 from ztfzarr.ingest.hdus import BLOCK, Hdu, header_hdus
 from ztfzarr.ingest.headers import file_headers
@@ -122,8 +122,12 @@ def _written(path: Path, content: bytes, identical: bool) -> Restored:
         return Restored(path, identical, f"{path} exists with other content: not overwritten")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        with naming(partial):
+            partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return Restored(path, identical)
 
 

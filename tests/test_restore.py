@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import warnings
@@ -348,3 +350,16 @@ def test_command_refuses_to_overwrite(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert run("restore", tmp_path / "cube.zarr", tmp_path / "back") == 1
     assert capsys.readouterr().err == f"refused {path} exists with other content: not overwritten\n"
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    ingest(tmp_path / "cube.zarr", [write_raw(tmp_path, raw_name())])
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/back/raw/.*\.partial'"):
+        list(restore(tmp_path / "cube.zarr", tmp_path / "back"))
+    assert not [path for path in (tmp_path / "back").rglob("*") if path.is_file()]
