@@ -37,8 +37,10 @@ def read_json(objects: Objects, key: str) -> dict[str, Any] | None:
     """Read a ``zarr.json``; None if there is none."""
     try:
         document = json.loads(objects.get(key))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise StoreError(f"{objects.location} is not a folder: expected that of a store") from None
     except ValueError as error:
         raise StoreError(f"{objects.location}/{key} is damaged ({error})") from None
     if not isinstance(document, dict):
