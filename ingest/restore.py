@@ -85,7 +85,8 @@ def restore(
     ------
     Restored
         One a file, as they are done. Files of row tiles under RICE, and uncompressed ones, have the bytes of
-        the original, by its SHA-256; others have its pixels and cards, uncompressed.
+        the original, by its SHA-256; others have its pixels and cards, uncompressed. Of what is lost or damaged
+        in the cube nothing is written: ``error`` says what, and ``path`` is the folder.
     """
     objects = open_objects(store)
     existing_document(objects)
