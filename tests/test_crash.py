@@ -32,6 +32,18 @@ from ztfzarr.cli import main
 """
 INGEST = COMMAND + "main(sys.argv[1:])"
 
+# Gets Ctrl-C as the sixth file is filled: sent from outside, it comes too late where the machine is busy.
+INTERRUPTED = """
+import itertools, os, signal
+import ztfzarr.ingest.run as run
+fill_file, count = run.fill_file, itertools.count(1)
+def interrupted(*args):
+    if next(count) == 6:
+        os.kill(os.getpid(), signal.SIGINT)
+    return fill_file(*args)
+run.fill_file = interrupted
+"""
+
 # Starts the command again and again, each in a process of its own that need not import everything anew.
 SPAWNER = (
     COMMAND
@@ -231,13 +243,10 @@ def test_two_ingests_at_once(raw_files, night_store, truth_file, tmp_path):
 def test_interrupted_ingest_marks_what_it_filled(night, night_store, tmp_path):
     """Ctrl-C: exit status 130, no lock left, what was done stays."""
     store = tmp_path / "s.zarr"
-    process = subprocess.Popen(ingest_command(store, night / "raw"), stderr=subprocess.PIPE)
-    while process.poll() is None and len(list(store.glob("raw/raw/c/*"))) < 6:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, error
-    assert error.strip() == b"ztfzarr: interrupted; run the command again to finish"
+    command = [sys.executable, "-c", INTERRUPTED + INGEST, *arguments(store, night / "raw")]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=100)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip() == b"ztfzarr: interrupted; run the command again to finish"
     assert not list((store / ".ztfzarr").glob("lock/raw/*"))
     assert faults(store) == []
     assert 0 < int(ztfzarr.open_cube(store).present.sum()) < 36
