@@ -12,7 +12,7 @@ from ztfzarr.masters.frames import BLOCK, Frames, calibrated_frames
 from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
 from ztfzarr.steps.overscan import overscan_flag, subtract_overscan
 from ztfzarr.steps.pocket import correct_pocket, in_read_order_columns, last_read, overscan_level_with_pocket
-from ztfzarr.steps.units import require_labels, require_units
+from ztfzarr.steps.units import labels_only, require_labels, require_units
 
 LAST: Final = 8  # image columns that decide the trail: a pocket at a sky of 100 DN forgets those before
 REFERENCE: Final = 5  # last-read overscan columns, against which the trail is measured
@@ -39,13 +39,13 @@ def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **overs
     Notes
     -----
     The pocket needs whole rows: it is corrected in bands of 616 rows, frame by frame, and the bands are then cut
-    into the blocks in which frames are combined. A task that combines thus waits for a band of all the frames, which
-    is held until its blocks are done: 7.6 MB a frame.
+    into the blocks in which frames are combined. A task that combines thus waits for a band of all the frames,
+    which is held until its blocks are done: 7.6 MB a frame.
     """
     plain = calibrated_frames(exposures, **overscan)
     limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
     fit = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
-    raw, strips = (_labels_only(exposures[name]) for name in ("raw", "overscan"))
+    raw, strips = (labels_only(exposures[name]) for name in ("raw", "overscan"))
     if raw.chunks:
         raw = raw.chunk({"time": 1, "quadrant": 1, "x": -1, "y": min(BLOCK["y"], raw.sizes["y"])})
         strips = strips.chunk({"time": 1, "quadrant": 1, "y": -1, "x_overscan": -1})
@@ -57,11 +57,6 @@ def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **overs
     if counts.chunks:
         counts, nothing = counts.chunk(plain.counts.chunksizes), nothing.chunk({"time": -1})
     return Frames(counts, nothing, plain.a * 0, plain.b * 0, plain.gain, plain.read_noise)
-
-
-def _labels_only(array: xr.DataArray) -> xr.DataArray:
-    keep = {*array.dims, "ccd", "quadrant"}
-    return array.drop_vars([name for name in array.coords if name not in keep])
 
 
 def pocket_trail(exposures: xr.Dataset) -> xr.Dataset:
@@ -84,7 +79,7 @@ def pocket_trail(exposures: xr.Dataset) -> xr.Dataset:
     -----
     ``charge`` against ``level`` night by night shows whether the pockets still are those of the recipe's table.
     """
-    raw, strips = (_labels_only(exposures[name]) for name in ("raw", "overscan"))
+    raw, strips = (labels_only(exposures[name]) for name in ("raw", "overscan"))
     for array in (raw, strips):
         require_units(array, "DN")
         require_labels(array, "ccd", "quadrant")

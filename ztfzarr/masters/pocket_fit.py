@@ -42,8 +42,8 @@ def fit_pocket(trails: xr.Dataset) -> xr.Dataset:
     Notes
     -----
     Least squares (soft L1) of trails after a steady level n: the pocket is in balance, f(p) = t(n, p), when the
-    overscan begins, and then only releases. How fast the trail falls at each height gives alpha and cmax, its first
-    columns at each level beta and nmax.
+    overscan begins, and then only releases. How fast the trail falls at each height gives alpha and cmax, its
+    first columns at each level beta and nmax.
     """
     results = xr.apply_ufunc(
         _fit,

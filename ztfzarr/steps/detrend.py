@@ -12,6 +12,7 @@ from ztfzarr.geometry import POCKET_START
 from ztfzarr.steps.linearity import linearity_coefficients, linearize
 from ztfzarr.steps.overscan import overscan_level, overscan_profile, subtract_overscan
 from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_applies, pocket_parameters
+from ztfzarr.steps.units import labels_only
 
 Step = Callable[[xr.DataArray, xr.Dataset], xr.DataArray]
 
@@ -36,12 +37,11 @@ def without_overscan_and_trail(
     first_day: np.datetime64 = POCKET_START,
 ) -> xr.DataArray:
     """Subtract from ``counts``, as read, the level of overscans freed of the charge that trails into them."""
-    strips = exposures["overscan"]
+    raw, strips = (labels_only(exposures[name]) for name in ("raw", "overscan"))
     strips = strips.chunk(y=-1, x_overscan=-1) if strips.chunks else strips
     coefficients = linearity_coefficients(exposures["time"])
-    fit = overscan_level_with_pocket(
-        exposures["raw"], strips, coefficients, pocket_of(exposures, setting, first_day)
-    )
+    parameters = pocket_of(exposures, setting, first_day)
+    fit = overscan_level_with_pocket(raw, strips, coefficients, parameters)
     return subtract_overscan(counts, fit["level"])
 
 
@@ -53,7 +53,7 @@ def without_pocket(
     first_day: np.datetime64 = POCKET_START,
 ) -> xr.DataArray:
     """Give deferred charge back, where ``setting`` says and never in bias frames."""
-    rows = counts.chunk(x=-1) if counts.chunks else counts
+    rows = counts.copy(data=counts.variable.chunk(x=-1).data) if counts.chunks else counts
     return correct_pocket(rows, pocket_of(exposures, setting, first_day))
 
 

@@ -13,6 +13,7 @@ from ztfzarr import tables
 from ztfzarr.geometry import CCDS, FIRST_READ_COLUMN_LAST, POCKET_START, QUADRANTS, stored_columns
 from ztfzarr.kernels.pocket import Pocket
 from ztfzarr.kernels.pocket_correction import correct, lookup, release
+from ztfzarr.kernels.row_sky import FEWEST
 from ztfzarr.steps.linearity import linearize, matching
 from ztfzarr.steps.overscan import overscan_level, overscan_profile, subtract_overscan
 from ztfzarr.steps.units import require_labels, require_units
@@ -109,7 +110,7 @@ def correct_pocket(counts: xr.DataArray, parameters: xr.Dataset) -> xr.DataArray
     ------
     ValueError
         If units are not DN, a time, CCD or quadrant of ``counts`` has no parameters, or rows are shorter than
-        three pixels.
+        eight pixels.
 
     Notes
     -----
@@ -119,8 +120,8 @@ def correct_pocket(counts: xr.DataArray, parameters: xr.Dataset) -> xr.DataArray
     """
     require_units(counts, "DN")
     require_labels(counts, "ccd", "quadrant")
-    if counts.sizes["x"] < 3:
-        raise ValueError(f"rows of {counts.sizes['x']} pixels: expected three or more")
+    if counts.sizes["x"] < FEWEST:
+        raise ValueError(f"rows of {counts.sizes['x']} pixels: expected {FEWEST} or more")
     result = xr.apply_ufunc(
         _corrected,
         counts.transpose(..., "y", "x"),

@@ -1,4 +1,4 @@
-"""Refuse what is in other units."""
+"""Refuse what is in other units or has no labels."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def require_labels(array: xr.DataArray, *dims: str) -> None:
     missing = [d for d in dims if d in array.dims and d not in array.coords]
     if missing:
         raise ValueError(f"{array.name or 'array'} has no labels along {', '.join(missing)}: expected coordinates")
+
+
+def labels_only(array: xr.DataArray) -> xr.DataArray:
+    """Drop coordinates but the labels of dimensions, CCD and quadrant.
+
+    Others would be compared wherever arrays meet, and computed for that where they are chunked.
+    """
+    keep = {*array.dims, "ccd", "quadrant"}
+    return array.drop_vars([name for name in array.coords if name not in keep])
