@@ -44,7 +44,7 @@ def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **overs
     """
     plain = calibrated_frames(exposures, **overscan)
     limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
-    fit = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
+    fit: dict[str, Any] = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
     raw, strips = (labels_only(exposures[name]) for name in ("raw", "overscan"))
     if raw.chunks:
         raw = raw.chunk({"time": 1, "quadrant": 1, "x": -1, "y": min(BLOCK["y"], raw.sizes["y"])})
