@@ -10,29 +10,43 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from astropy.io import fits
-from numpy.typing import NDArray
-from scipy import ndimage
+from pocket_stars import (
+    GAIN,
+    READ_NOISE,
+    Image,
+    corrected,
+    draw,
+    isolated_stars,
+    noisy,
+    pocket_of,
+    skewness,
+    sky_noise,
+    stamps_at,
+    typical_skewness,
+)
 
-from ztfzarr import tables
-from ztfzarr.geometry import CCDS, FIRST_READ_COLUMN_LAST, QUADRANTS
+from ztfzarr.geometry import (
+    CCDS,
+    FIRST_READ_COLUMN_LAST,
+    FULL_OVERSCAN,
+    FULL_SHAPE,
+    QUADRANTS,
+    in_read_order,
+)
 from ztfzarr.kernels.pocket import Pocket, deferred, restored
-from ztfzarr.kernels.pocket_correction import correct, lookup
-from ztfzarr.simulate.scene import Stars, made_sky
-
-Image = NDArray[np.float32]
-
-GAIN, READ_NOISE = 5.6, 1.6  # e-/DN, DN
-WEIGHT = 1.5  # pixels: sigma of the Gaussian weight of the moments, that of a star 3.5 pixels wide
-HALF = 7  # of a stamp
-RADIUS = 3.0  # pixels, of apertures
-SPACING = 40  # pixels between simulated stars
-SKIES = (50.0, 200.0, 800.0)
-FLUXES = np.geomspace(500, 5e5, 13)  # the brightest stay below 55 kDN
+from ztfzarr.masters.frames import calibrated_frames, combine_frames
+from ztfzarr.masters.pocket import frames_without_pocket, pocket_trail
+from ztfzarr.masters.pocket_fit import fit_pocket
+from ztfzarr.steps.linearity import linearity_coefficients
+from ztfzarr.steps.overscan import overscan_level, overscan_profile
+from ztfzarr.steps.pocket import overscan_level_with_pocket, pocket_applies, pocket_parameters
 
 
 def main() -> None:
@@ -42,6 +56,9 @@ def main() -> None:
     arguments = parser.parse_args()
     report_noise()
     report_lookup()
+    report_overscan()
+    report_fit()
+    report_frames()
     if arguments.real:
         path, ccd, quadrant = arguments.real
         report_real(Path(path), int(ccd), int(quadrant))
@@ -49,25 +66,7 @@ def main() -> None:
         draw(arguments.figure, {"CCD 6 q1": pocket_of(6, 1), "CCD 13 q3": pocket_of(13, 3)})
 
 
-def pocket_of(ccd: int, quadrant: int) -> Pocket:
-    table = tables.pocket()
-    return Pocket(*(float(table[name][ccd - 1, quadrant - 1]) for name in Pocket._fields))
-
-
 POCKETS = [pocket_of(ccd, q) for ccd in CCDS for q in QUADRANTS]
-
-
-def noisy(rng: np.random.Generator, true: Image, pocket: Pocket) -> tuple[Image, Image]:
-    """The same light and noise without a pocket and through it."""
-    light = (rng.poisson(true * GAIN) / GAIN).astype(np.float32)
-    noise = rng.normal(0, READ_NOISE, true.shape).astype(np.float32)
-    return light + noise, deferred(light, 30, pocket)[0] + noise
-
-
-def corrected(image: Image, pocket: Pocket, *, backward: bool = False) -> Image:
-    out = np.empty_like(image)
-    correct(image, lookup(pocket), backward, out)
-    return out
 
 
 def lag_one(image: Image) -> float:
@@ -120,35 +119,84 @@ def report_lookup() -> None:
     print(f"Look-up instead of powers: rms {np.sqrt(square / count):.5f} DN, worst pixel {worst:.4f} DN\n")
 
 
-# Stars
+# Overscan, trails, frames
 
 
-def stamps_at(image: Image, y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Stamps about pixels, less the median of their surroundings."""
-    wide = np.arange(-2 * HALF, 2 * HALF + 1)
-    cut = image[y[:, None, None] + wide[:, None], x[:, None, None] + wide].astype(np.float64)
-    around = np.abs(wide) > HALF + 2
-    sky = np.median(cut[:, around[:, None] | around], axis=1)
-    return cut[:, HALF:-HALF, HALF:-HALF] - sky[:, None, None]
+def exposures(levels: Sequence[float], ccd: int, *, width: int = 280, count: int = 1) -> xr.Dataset:
+    """Even light through the four pockets of a CCD, full height, level 100 DN, amplifiers all but linear."""
+    rng, lights = np.random.default_rng(3), np.repeat(levels, count)
+    raw = np.empty((len(lights), 1, 4, FULL_SHAPE[0], width), np.float32)
+    overscan = np.empty((len(lights), 1, 4, FULL_SHAPE[0], FULL_OVERSCAN), np.float32)
+    for t, q in np.ndindex(len(lights), 4):
+        light = rng.poisson(np.full(raw.shape[-2:], lights[t] * GAIN, np.float32)) / GAIN
+        pieces = deferred(light, FULL_OVERSCAN, pocket_of(ccd, q + 1))
+        for whole, piece in zip((raw, overscan), pieces, strict=True):
+            whole[t, 0, q] = 100 + in_read_order(piece + rng.normal(0, READ_NOISE, piece.shape), q + 1)
+    headers = {"gain": GAIN, "read_noise": GAIN * READ_NOISE}
+    dims = ("time", "ccd", "quadrant")
+    return xr.Dataset(
+        {
+            "raw": ((*dims, "y", "x"), raw, {"units": "DN"}),
+            "overscan": ((*dims, "y", "x_overscan"), overscan, {"units": "DN"}),
+            **{name: (dims, np.full(raw.shape[:3], value)) for name, value in headers.items()},
+        },
+        {
+            "time": np.datetime64("2020-08-01", "ns") + np.arange(len(lights)) * np.timedelta64(60, "s"),
+            "ccd": [ccd],
+            "quadrant": list(QUADRANTS),
+        },
+    )
 
 
-def skewness(stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Second and third central moment of each star along x, (star, 2), under a Gaussian weight that follows it."""
-    grid = np.arange(-HALF, HALF + 1.0)
-    centre = np.zeros((2, len(stamps), 1, 1))
-    for _ in range(30):
-        dy, dx = grid[:, None] - centre[0], grid - centre[1]
-        weighted = stamps * np.exp(-(dx**2 + dy**2) / (2 * WEIGHT**2))
-        flux = weighted.sum((1, 2), keepdims=True)
-        centre += 2 * np.stack([(weighted * d).sum((1, 2), keepdims=True) for d in (dy, dx)]) / flux
-        centre = np.clip(centre, -3, 3)
-    dx = grid - centre[1]
-    return np.stack([(weighted * dx**n).sum((1, 2)) / flux[:, 0, 0] for n in (2, 3)], axis=1)
+def report_overscan() -> None:
+    """Level of CCD 6's overscans, which is 100 DN: worst quadrant."""
+    ranges = ((5, 25), (5, 10), (20, 30), (25, 30))
+    print(
+        "| overscan level, CCD 6, DN off: plain / with pocket |", " | ".join(f"[{a}, {b})" for a, b in ranges), "|"
+    )
+    print("|---|" + "---|" * len(ranges))
+    for sky in (100, 200, 1000, 38_000):
+        data = exposures([sky], 6)
+        settings = linearity_coefficients(data["time"]), pocket_parameters(pocket_applies(data["time"]))
+        cells = []
+        for columns in ranges:
+            plain = overscan_level(overscan_profile(data["overscan"], columns=columns))
+            freed = overscan_level_with_pocket(data["raw"], data["overscan"], *settings, columns=columns)
+            off = (np.abs(fit["level"].mean("y") - 100).max() for fit in (plain, freed))
+            cells.append(" / ".join(f"{float(value):.2f}" for value in off))
+        print("|", " | ".join([f"sky {sky:,} DN", *cells]), "|")
+    print()
 
 
-def typical_skewness(moments: NDArray[np.float64]) -> float:
-    second, third = np.median(moments[np.isfinite(moments).all(axis=1)], axis=0)
-    return float(third / second**1.5)
+def report_fit() -> None:
+    """Parameters recovered from two exposures at each of fourteen levels."""
+    levels = (30, 60, 100, 150, 200, 300, 500, 900, 2000, 6000, 30e3, 33e3, 36e3, 40e3)
+    print("| fit ÷ truth − 1, worst of four quadrants | alpha | cmax | beta | nmax |\n|---|---|---|---|---|")
+    for ccd in (1, 6, 13):
+        parts = [pocket_trail(exposures([level], ccd, width=128, count=2)) for level in levels]
+        trails = xr.concat([part.assign_coords(time=[2 * i, 2 * i + 1]) for i, part in enumerate(parts)], "time")
+        found, truth = fit_pocket(trails), np.array([pocket_of(ccd, q) for q in QUADRANTS])
+        off = [np.abs(found[name].values[0] / truth[:, i] - 1).max() for i, name in enumerate(Pocket._fields)]
+        print("|", " | ".join([f"CCD {ccd}", *(f"{100 * value:.2f} %" for value in off)]), "|")
+    print()
+
+
+def report_frames() -> None:
+    """A full CCD of five flats, combined with and without pocket, two threads."""
+    data = exposures([36_000], 6, width=FULL_SHAPE[1]).isel(time=[0] * 5).chunk(time=1, quadrant=1)
+    data = data.assign_coords(time=data["time"].values + np.arange(5) * np.timedelta64(60, "s"))
+    parameters = pocket_parameters(pocket_applies(data["time"]))
+    mpix = data["raw"].size / 1e6
+    made = {"overscan, linearity, combine": calibrated_frames(data)}
+    made["the same with pocket"] = frames_without_pocket(data, parameters)
+    print("| five full frames of a CCD in memory, two threads | seconds | Mpix/s |\n|---|---|---|")
+    for name, frames in made.items():
+        lazy = combine_frames(frames, relative=0.005)["mean"].mean()
+        start = time.perf_counter()
+        lazy.compute(scheduler="threads", num_workers=2)
+        seconds = time.perf_counter() - start
+        print(f"| {name} | {seconds:.1f} | {mpix / seconds:.0f} |")
+    print()
 
 
 # A real quadrant
@@ -182,93 +230,6 @@ def report_real(path: Path, ccd: int, quadrant: int) -> None:
         sigma, lag = sky_noise(picture)
         print("|", " | ".join([name, *cells, f"{sigma:.3f}", f"{lag:.4f}"]), "|")
     print()
-
-
-def isolated_stars(image: Image) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Peaks below saturation with none as bright within 20 pixels: row, column, flux within 5 pixels."""
-    coarse = ndimage.median_filter(image[::8, ::8], 15)
-    above = image - np.kron(coarse, np.ones((8, 8), np.float32))[: image.shape[0], : image.shape[1]]
-    smooth = ndimage.gaussian_filter(above, 1.0)
-    peak = (smooth == ndimage.maximum_filter(smooth, 41)) & (smooth > 8) & (image < 40_000)
-    peak[:20], peak[-20:], peak[:, :20], peak[:, -20:] = False, False, False, False
-    y, x = np.nonzero(peak)
-    disk = np.hypot(*np.mgrid[-5:6, -5:6]) <= 5
-    flux = np.array([above[j - 5 : j + 6, i - 5 : i + 6][disk].sum() for j, i in zip(y, x, strict=True)])
-    return y, x, flux
-
-
-def sky_noise(image: Image) -> tuple[float, float]:
-    """Sigma (1.4826 MAD) and correlation of neighbours of the pixels within 3 sigma."""
-    rest = image[100:-100, 100:-100] - np.median(image)
-    sigma = 1.4826 * float(np.median(np.abs(rest)))
-    near = np.abs(rest) < 3 * sigma
-    both = near[:, 1:] & near[:, :-1]
-    return sigma, float((rest[:, 1:] * rest[:, :-1])[both].mean() / (rest[near] ** 2).mean())
-
-
-# Simulated stars
-
-
-def measured(flux: float, sky: float, pocket: Pocket) -> dict[str, tuple[float, float]]:
-    """Skewness of stars on a grid, and magnitudes that apertures of 3 pixels are off: through a pocket, corrected."""
-    side = 32 * SPACING
-    rng = np.random.default_rng(round(flux + sky))
-    grid = np.arange(SPACING // 2, side, SPACING)
-    y, x = (part.ravel() for part in np.meshgrid(grid, grid, indexing="ij"))
-    place = [(part + rng.uniform(-0.5, 0.5, part.size)).astype(np.float32) for part in (x, y)]
-    stars = Stars(*place, np.full((3, x.size), flux, np.float32))
-    true, image = noisy(rng, made_sky(stars, "zg", np.full((side, side), sky, np.float32), (0, 0)), pocket)
-    wanted = _apertures(true, *place)
-    return {
-        name: (
-            typical_skewness(skewness(stamps_at(picture, y, x))),
-            -2.5 * np.log10(1 + (_apertures(picture, *place) - wanted).mean() / wanted.mean()),
-        )
-        for name, picture in {"before": image, "after": corrected(image, pocket)}.items()
-    }
-
-
-def _apertures(image: Image, x: Image, y: Image) -> NDArray[np.float64]:
-    """Sums about true positions, less the median of their surroundings."""
-    row, column = np.rint(y).astype(int), np.rint(x).astype(int)
-    grid = np.arange(-HALF, HALF + 1)
-    off = np.hypot(grid[:, None] + (row - y)[:, None, None], grid + (column - x)[:, None, None])
-    return (stamps_at(image, row, column) * np.clip(RADIUS + 0.5 - off, 0, 1)).sum((1, 2))
-
-
-def draw(path: Path, pockets: dict[str, Pocket]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    print("| skewness / mmag |", " | ".join(f"{flux:,.0f} DN" for flux in FLUXES[::3]), "|")
-    print("|---|" + "---|" * len(FLUXES[::3]))
-    figure, panels = plt.subplots(2, len(pockets), figsize=(10, 7), sharex=True, sharey="row", squeeze=False)
-    for column, (title, pocket) in enumerate(pockets.items()):
-        for i, sky in enumerate(SKIES):
-            rows = [measured(flux, sky, pocket) for flux in FLUXES]
-            _print(f"{title}, {sky:.0f} DN", rows)
-            for name, style in {"before": "--", "after": "-"}.items():
-                curves = np.array([row[name] for row in rows]).T
-                for panel, curve in zip(panels[:, column], (curves[0], 1e3 * curves[1]), strict=True):
-                    panel.plot(FLUXES, curve, style, color=f"C{i}", label=f"sky {sky:.0f} DN, {name}")
-        panels[0, column].set(title=title, xscale="log")
-        panels[1, column].set(xlabel="flux of the star (DN)")
-    panels[0, 0].set(ylabel="skewness along x")
-    panels[1, 0].set(ylabel=f"magnitudes off in {RADIUS:.0f} px apertures (mmag)")
-    for panel in panels.flat:
-        panel.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    panels[0, 0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-
-
-def _print(title: str, rows: list[dict[str, tuple[float, float]]]) -> None:
-    """Print skewness / mmag of every third flux."""
-    for name in ("before", "after"):
-        cells = [f"{row[name][0]:.3f} / {1e3 * row[name][1]:.1f}" for row in rows[::3]]
-        print("|", " | ".join([f"{title}, {name}", *cells]), "|")
 
 
 if __name__ == "__main__":
