@@ -79,9 +79,7 @@ def lag_one(image: Image) -> float:
 
 def report_noise() -> None:
     """Even sky through all 64 pockets: the worst of them."""
-    print(
-        "| sky DN | sigma after/before, median | worst | exact inverse, worst | level bias DN | lag 1 | Mpix/s |"
-    )
+    print("| sky DN | sigma after/before, median | worst | exact, worst | level bias DN | lag 1 | Mpix/CPU s |")
     print("|---|---|---|---|---|---|---|")
     for sky in (20, 50, 100, 200, 500, 1000, 38_000):
         rows = np.array([_even_sky(sky, pocket) for pocket in POCKETS])
@@ -94,9 +92,9 @@ def report_noise() -> None:
 def _even_sky(sky: float, pocket: Pocket) -> tuple[float, float, float, float, float]:
     true, image = noisy(np.random.default_rng(1), np.full((300, 3072), sky, np.float32), pocket)
     corrected(image[:2].copy(), pocket)
-    start = time.perf_counter()
+    start = time.process_time()
     after = corrected(image, pocket)
-    seconds = (time.perf_counter() - start) / image.size * 1e6
+    seconds = (time.process_time() - start) / image.size * 1e6
     exact = restored(image[:40].astype(np.float64), pocket)[0][:, 64:]
     true, image, after = true[:, 64:], image[:, 64:], after[:, 64:]
     ratio, bias = after.std() / image.std(), after.mean(dtype=float) - true.mean(dtype=float)
@@ -189,12 +187,14 @@ def report_frames() -> None:
     mpix = data["raw"].size / 1e6
     made = {"overscan, linearity, combine": calibrated_frames(data)}
     made["the same with pocket"] = frames_without_pocket(data, parameters)
-    print("| five full frames of a CCD in memory, two threads | seconds | Mpix/s |\n|---|---|---|")
+    print(
+        "| five full frames of a CCD in memory, two threads | CPU seconds | Mpix per CPU second |\n|---|---|---|"
+    )
     for name, frames in made.items():
         lazy = combine_frames(frames, relative=0.005)["mean"].mean()
-        start = time.perf_counter()
+        start = time.process_time()
         lazy.compute(scheduler="threads", num_workers=2)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         print(f"| {name} | {seconds:.1f} | {mpix / seconds:.0f} |")
     print()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -12,13 +13,14 @@ import pytest
 import xarray as xr
 from checks import changed
 
+import ztfzarr
 from ztfzarr import tables
 from ztfzarr.geometry import QUADRANTS, in_read_order
 from ztfzarr.kernels.pocket import Pocket, deferred
 from ztfzarr.masters.frames import calibrated_frames, combine_frames
 from ztfzarr.masters.pocket import frames_without_pocket, pocket_trail
 from ztfzarr.masters.pocket_fit import fit_pocket
-from ztfzarr.simulate import camera
+from ztfzarr.simulate import camera, simulate_night
 from ztfzarr.steps.detrend import POCKET_DETREND, detrend, without_pocket
 from ztfzarr.steps.linearity import linearity_coefficients
 from ztfzarr.steps.overscan import overscan_level, overscan_profile
@@ -240,6 +242,17 @@ def test_simulated_pockets_begin_with_the_new_read_out() -> None:
         exposures = made.planned("f", night=night, flats=1)[:1]
         raw = [made.exposed(one, exposures, pocket=pocket)["raw"].values for pocket in (False, True)]
         assert np.array_equal(*raw) == same
+
+
+def test_nights_of_files_have_pockets_on_request(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"ccds": (CCD,), "shape": SHAPE, "bias": 0, "flats": 0, "science": 1}
+    first = []
+    for pocket in (False, True):
+        simulate_night(tmp_path / str(pocket), pocket=pocket, **settings)
+        trail = pocket_trail(ztfzarr.open_fits(tmp_path / str(pocket) / "raw").sel(ccd=[CCD]))
+        first.append(trail["trail"].isel(column=0).values)
+    assert (first[0] < 10).all()
+    assert (first[1] > 40).all()
 
 
 def test_detrended_is_as_without_a_pocket(pair: tuple[xr.Dataset, xr.Dataset]) -> None:
