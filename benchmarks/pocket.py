@@ -202,6 +202,11 @@ def report_frames() -> None:
 # A real quadrant
 
 
+def pocket_in_electrons(pocket: Pocket) -> Pocket:
+    """Return the pocket of which the table would give electrons, in DN."""
+    return Pocket(pocket.alpha, pocket.cmax / GAIN, pocket.beta, pocket.nmax / GAIN)
+
+
 def report_real(path: Path, ccd: int, quadrant: int) -> None:
     """Skewness of stars against flux before and after; noise of the sky."""
     with fits.open(path) as hdus:
@@ -222,6 +227,7 @@ def report_real(path: Path, ccd: int, quadrant: int) -> None:
         "corrected": corrected(image, pocket, backward=backward),
         "exact inverse": restored(image[:, ::step].astype(np.float64), pocket)[0][:, ::step],
         "read the other way": corrected(image, pocket, backward=not backward),
+        "parameters as electrons": corrected(image, pocket_in_electrons(pocket), backward=backward),
     }
     for name, picture in pictures.items():
         moments = skewness(stamps_at(picture, y, x))
