@@ -20,9 +20,7 @@ from ztfzarr.steps.units import require_labels, require_units
 
 SETTINGS: Final = ("off", "auto", "on")
 PARAMETERS: Final = ("alpha", "cmax", "beta", "nmax")
-PASSES: Final = (
-    2  # of overscan level and pocket: in columns [5, 10) the first leaves 0.08 DN of 8, the second 0.01
-)
+PASSES: Final = 2  # of level and pocket: of 8 DN in columns [5, 10) the first leaves 0.08, the second 0.02
 TAIL: Final = 256  # last-read columns that decide what is left in the pocket: it forgets a sky of 20 DN within 40
 
 
