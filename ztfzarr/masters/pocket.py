@@ -8,10 +8,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfzarr.geometry import LINEARITY_EPOCHS, POCKET_START
 from ztfzarr.masters.frames import BLOCK, Frames, calibrated_frames
 from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
-from ztfzarr.steps.overscan import overscan_flag, subtract_overscan
-from ztfzarr.steps.pocket import correct_pocket, in_read_order_columns, last_read, overscan_level_with_pocket
+from ztfzarr.steps.overscan import subtract_overscan
+from ztfzarr.steps.pocket import (
+    correct_pocket,
+    in_read_order_columns,
+    last_read,
+    pocket_of,
+    sound_level_with_pocket,
+)
 from ztfzarr.steps.units import bare, require_labels, require_units
 
 LAST: Final = 8  # image columns that decide the trail: a pocket at a sky of 100 DN forgets those before
@@ -19,7 +26,38 @@ REFERENCE: Final = 5  # last-read overscan columns, against which the trail is m
 CLIP: Final = 4.0  # sigma of the last columns: rows further off, with stars, do not count
 
 
-def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **overscan: Any) -> Frames:
+def detrended_frames(
+    exposures: xr.Dataset,
+    *,
+    pocket: str = "off",
+    pocket_from: np.datetime64 = POCKET_START,
+    **detrending: Any,
+) -> Frames:
+    """Attach to raw exposures what detrends them, as the settings of the detrending say.
+
+    Parameters
+    ----------
+    exposures : Dataset
+        See :func:`~ztfzarr.masters.frames.calibrated_frames`.
+    pocket : str
+        ``off``, ``on``, or ``auto``: from ``pocket_from`` on. Bias frames are never corrected.
+    pocket_from : datetime64
+        First UTC day.
+    **detrending
+        See :func:`~ztfzarr.masters.frames.calibrated_frames`.
+
+    Returns
+    -------
+    Frames
+        Raw, or of :func:`frames_without_pocket`.
+    """
+    parameters = pocket_of(exposures, pocket, pocket_from)
+    if not (parameters["cmax"] > 0).any():
+        return calibrated_frames(exposures, **detrending)
+    return frames_without_pocket(exposures, parameters, **detrending)
+
+
+def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **detrending: Any) -> Frames:
     """Correct raw exposures for overscan, non-linearity and pocket, to be combined like any frames.
 
     Parameters
@@ -28,7 +66,7 @@ def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **overs
         See :func:`~ztfzarr.masters.frames.calibrated_frames`.
     parameters : Dataset
         Of the pockets at the times of ``exposures``: :func:`~ztfzarr.steps.pocket.pocket_parameters`.
-    **overscan
+    **detrending
         See :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
@@ -42,16 +80,15 @@ def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **overs
     into the blocks in which frames are combined. A task that combines thus waits for a band of all the frames,
     which is held until its blocks are done: 7.6 MB a frame.
     """
-    plain = calibrated_frames(exposures, **overscan)
-    limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
-    fit: dict[str, Any] = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
+    plain = calibrated_frames(exposures, **detrending)
+    epochs = detrending.pop("epochs", LINEARITY_EPOCHS)
     raw, strips = (bare(exposures[name]) for name in ("raw", "overscan"))
     if raw.chunks:
         raw = raw.chunk({"time": 1, "quadrant": 1, "x": -1, "y": min(BLOCK["y"], raw.sizes["y"])})
         strips = strips.chunk({"time": 1, "quadrant": 1, "y": -1, "x_overscan": -1})
-    coefficients = matching(linearity_coefficients(exposures["time"]), raw)
-    smooth = overscan_level_with_pocket(raw, strips, coefficients, parameters, fit=fit, **overscan)
-    level = smooth["level"].where(overscan_flag(smooth, **limits) == 0).assign_attrs(units="DN")
+    coefficients = matching(linearity_coefficients(exposures["time"], epochs=epochs), raw)
+    chunked = xr.Dataset({"raw": raw, "overscan": strips})
+    level = sound_level_with_pocket(chunked, coefficients, parameters, **detrending)
     counts = correct_pocket(linearize(subtract_overscan(raw, level), coefficients), parameters)
     nothing = xr.zeros_like(level).where(level.notnull()).assign_attrs(units="DN")
     if counts.chunks:

@@ -11,8 +11,7 @@ import xarray as xr
 from ztfzarr.geometry import POCKET_START
 from ztfzarr.steps.linearity import linearity_coefficients, linearize
 from ztfzarr.steps.overscan import sound_level, subtract_overscan
-from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_applies, pocket_parameters
-from ztfzarr.steps.units import bare
+from ztfzarr.steps.pocket import correct_pocket, pocket_of, sound_level_with_pocket
 
 Step = Callable[[xr.DataArray, xr.Dataset], xr.DataArray]
 
@@ -38,12 +37,9 @@ def without_overscan_and_trail(
     first_day: np.datetime64 = POCKET_START,
 ) -> xr.DataArray:
     """Subtract from ``counts``, as read, the level of overscans freed of the charge that trails into them."""
-    raw, strips = (bare(exposures[name]) for name in ("raw", "overscan"))
-    strips = strips.chunk(y=-1, x_overscan=-1) if strips.chunks else strips
     coefficients = linearity_coefficients(exposures["time"])
-    parameters = pocket_of(exposures, setting, first_day)
-    fit = overscan_level_with_pocket(raw, strips, coefficients, parameters)
-    return subtract_overscan(counts, fit["level"])
+    level = sound_level_with_pocket(exposures, coefficients, pocket_of(exposures, setting, first_day))
+    return subtract_overscan(counts, level)
 
 
 def without_pocket(
@@ -56,12 +52,6 @@ def without_pocket(
     """Give deferred charge back, where ``setting`` says and never in bias frames."""
     rows = counts.copy(data=counts.variable.chunk(x=-1).data) if counts.chunks else counts
     return correct_pocket(rows, pocket_of(exposures, setting, first_day))
-
-
-def pocket_of(exposures: xr.Dataset, setting: str, first_day: np.datetime64 = POCKET_START) -> xr.Dataset:
-    """Return the pocket parameters of exposures, with ``cmax`` 0 where ``setting`` or their kind says not to."""
-    applies = pocket_applies(exposures["time"], setting, first_day, imgtype=exposures["imgtype"])
-    return pocket_parameters(applies)
 
 
 DETREND: Final[tuple[Step, ...]] = (without_overscan, linear)

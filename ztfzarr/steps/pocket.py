@@ -15,8 +15,8 @@ from ztfzarr.kernels.pocket import Pocket
 from ztfzarr.kernels.pocket_correction import correct, lookup, release
 from ztfzarr.kernels.row_sky import FEWEST
 from ztfzarr.steps.linearity import linearize, matching
-from ztfzarr.steps.overscan import overscan_level, overscan_profile, subtract_overscan
-from ztfzarr.steps.units import require_labels, require_units
+from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile, subtract_overscan
+from ztfzarr.steps.units import bare, require_labels, require_units
 
 SETTINGS: Final = ("off", "auto", "on")
 PARAMETERS: Final = ("alpha", "cmax", "beta", "nmax")
@@ -88,6 +88,12 @@ def pocket_parameters(applies: xr.DataArray) -> xr.Dataset:
     pocket = pocket.expand_dims(time=applies["time"].values)
     attributes = pocket["cmax"].attrs
     return pocket.assign(cmax=pocket["cmax"].where(applies, 0.0).assign_attrs(attributes))
+
+
+def pocket_of(exposures: xr.Dataset, setting: str = "auto", first_day: np.datetime64 = POCKET_START) -> xr.Dataset:
+    """Return the pocket parameters of exposures, with ``cmax`` 0 where ``setting`` or their kind says not to."""
+    applies = pocket_applies(exposures["time"], setting, first_day, imgtype=exposures["imgtype"])
+    return pocket_parameters(applies)
 
 
 def correct_pocket(counts: xr.DataArray, parameters: xr.Dataset) -> xr.DataArray:
@@ -250,6 +256,35 @@ def overscan_level_with_pocket(
         strips = strips.chunk(y=-1) if strips.chunks else strips
         smooth = overscan_level(overscan_profile(strips, **profile), **(fit or {}))
     return smooth
+
+
+def sound_level_with_pocket(
+    exposures: xr.Dataset,
+    coefficients: xr.Dataset,
+    parameters: xr.Dataset,
+    **overscan: Any,
+) -> xr.DataArray:
+    """Return the overscan level of raw exposures freed of trailing charge, NaN where it is not sound.
+
+    Parameters
+    ----------
+    exposures : Dataset
+        ``raw`` and ``overscan``, with all the rows, and the last-read columns at least.
+    coefficients, parameters : Dataset
+        See :func:`overscan_level_with_pocket`.
+    **overscan
+        As of :func:`~ztfzarr.steps.overscan.sound_level`.
+
+    Returns
+    -------
+    (time, ccd, quadrant, y) float32, DN. Lazy if the exposures are.
+    """
+    raw, strips = (bare(exposures[name]) for name in ("raw", "overscan"))
+    strips = strips.chunk(y=-1, x_overscan=-1) if strips.chunks else strips
+    fit: dict[str, Any] = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
+    limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
+    smooth = overscan_level_with_pocket(raw, strips, coefficients, parameters, fit=fit, **overscan)
+    return smooth["level"].where(overscan_flag(smooth, **limits) == 0).assign_attrs(smooth["level"].attrs)
 
 
 def _labels(counts: xr.DataArray) -> list[int]:
