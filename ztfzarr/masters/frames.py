@@ -145,7 +145,7 @@ def combine_frames(
     factor = xr.ones_like(frames.a) if scale is None else scale
     factor = factor.chunk(time=-1) if factor.chunks else factor
     mean, variance, count = xr.apply_ufunc(
-        _combine,
+        combined_blocks,
         counts,
         frames.level,
         frames.a,
@@ -154,7 +154,7 @@ def combine_frames(
         zero,
         frames.gain,
         frames.read_noise,
-        kwargs={"relative": relative, "method": METHODS[method], "clip": clip},
+        kwargs={"relative": relative, "method": method, "clip": clip},
         input_core_dims=[["time"], ["time"], ["time"], ["time"], ["time"], [], [], []],
         output_core_dims=[[], [], []],
         dask="parallelized",
@@ -171,7 +171,7 @@ def combine_frames(
     ).reset_coords(drop=True)
 
 
-def _combine(
+def combined_blocks(
     counts: NDArray[np.float32],
     level: NDArray[np.float32],
     a: NDArray[np.float32],
@@ -181,11 +181,16 @@ def _combine(
     gain: NDArray[np.float32],
     read_noise: NDArray[np.float32],
     *,
-    relative: float,
-    method: int,
-    clip: float,
+    relative: float = 0.0,
+    method: str = "noise",
+    clip: float = CLIP,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
-    """Combine blocks (…, y, x, time); what varies less has dimensions of length 1."""
+    """Combine blocks of arrays: :func:`combine_frames` without labels.
+
+    ``counts`` (…, y, x, time), ``level`` (…, y, 1, time), ``a``, ``b``, ``scale`` (…, 1, 1, time), ``offset``
+    (…, y, x), ``gain``, ``read_noise`` (…, 1, 1): as ``apply_ufunc`` gives them; leading dimensions may be missing
+    or of length 1.
+    """
     lead, shape = counts.shape[:-3], counts.shape[:-1]
     level, a, b, scale = (padded(v, counts.ndim) for v in (level, a, b, scale))
     offset, gain, read_noise = (padded(v, counts.ndim - 1) for v in (offset, gain, read_noise))
@@ -206,7 +211,7 @@ def _combine(
             np.ascontiguousarray(np.broadcast_to(shared(offset, image), shape[-2:])),
             factor,
             (float(shared(gain, image).item()), float(shared(read_noise, image).item()), relative),
-            method,
+            METHODS[method],
             clip,
             kernel.sorting_network(int(good.sum())),
             mean[image],

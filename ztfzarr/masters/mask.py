@@ -163,7 +163,10 @@ def _bad_in_flat(
 
 def _planes(**planes: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Join planes into one mask, each with the bit of its name."""
-    return np.bitwise_or.reduce([plane * np.uint16(MASKS[name]) for name, plane in planes.items()])
+    mask = np.zeros(next(iter(planes.values())).shape, np.uint16)
+    for name, plane in planes.items():
+        mask |= plane * np.uint16(MASKS[name])
+    return mask
 
 
 def _response(flat: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -168,9 +168,10 @@ def _followed(
     late = settled(when, skip=skip)
 
     def of_quadrant(quadrant: int) -> xr.Dataset:
-        band = one.at(late).part(quadrant=[quadrant], y=slice(0, height))
+        own = slice(quadrant, quadrant + 1)
+        band = one.at(late).part(quadrant=own, y=slice(0, height))
         every = slice(None, None, SETTLING_STRIDE)
-        sample = one.part(quadrant=[quadrant], y=rows[every], x=every)
+        sample = one.part(quadrant=own, y=rows[every], x=every)
         return _read_noise(_loaded(band)).merge(_settling(_loaded(sample), when, late, skip))
 
     quadrants = range(frames.counts.sizes["quadrant"])

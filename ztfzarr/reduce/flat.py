@@ -17,7 +17,7 @@ from ztfzarr.masters.mask import bad_in_bias, bad_in_flat
 from ztfzarr.masters.noise import combined_gain
 from ztfzarr.reduce.images import read_master
 from ztfzarr.reduce.inputs import Inputs
-from ztfzarr.reduce.lamps import Lamp, combine_lamp
+from ztfzarr.reduce.lamps import Buffers, Lamp, combine_lamp
 from ztfzarr.reduce.parts import encoded_image, in_threads, sampled
 from ztfzarr.reduce.provenance import master_provenance
 from ztfzarr.reduce.settings import led_weights, leds_of
@@ -27,7 +27,7 @@ from ztfzarr.store.group import array_of
 from ztfzarr.store.products import FILTERS, LEDS
 from ztfzarr.store.versions import Version, made
 
-STRIDE: Final = 4  # which rows judge a master
+STRIDE: Final = 8  # which rows judge a master
 
 Tables = dict[str, Any]
 
@@ -75,10 +75,10 @@ def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> 
     dark = _dark(version, bias, exposures, inputs)
     common = _lamp_tables()
     gains: dict[int, xr.Dataset] = {}
-    entries = []
+    entries, buffers = [], Buffers()
     for name in sorted(set(leds.values())):
         members = [led for led, filter_name in leds.items() if filter_name == name]
-        images = _filter_flat(version, exposures, members, dark, (common, gains), threads)
+        images = _filter_flat(version, exposures, members, dark, (common, gains), buffers, threads)
         images["bad"] = _bad(version, images, dark.bad, inputs.ccd, threads)
         place = inputs.row, FILTERS.index(name), inputs.ccd - 1
         create_entry(version, place, encoded_image(version, images, threads))
@@ -118,20 +118,20 @@ def _filter_flat(
     leds: list[int],
     dark: Dark,
     found: tuple[Tables, dict[int, xr.Dataset]],
+    buffers: Buffers,
     threads: int,
 ) -> dict[str, NDArray[Any]]:
     """Add up the LEDs of a filter: ``flat``, ``variance``, ``count``; note what they show in ``found``."""
     tables, gains = found
     shares = led_shares(leds, led_weights(version.recipe))
     shape = dark.image.shape[1:]
-    images: dict[str, NDArray[Any]] = {
-        "flat": np.zeros(shape, np.float32),
-        "variance": np.zeros(shape, np.float32),
-        "count": np.zeros(shape, np.int16),
-    }
+    kinds = {"flat": np.float32, "variance": np.float32, "count": np.int16}
+    images: dict[str, NDArray[Any]] = {n: buffers.get(f"sum of {n}", shape, dtype) for n, dtype in kinds.items()}
+    for image in images.values():
+        image[...] = 0
     for led in leds:
         frames = exposures.isel(time=exposures["led"].values == led)
-        lamp = combine_lamp(version, frames, dark.image, dark.noise, threads)
+        lamp = combine_lamp(version, frames, dark.image, dark.noise, buffers, threads)
         _add(images, lamp, shares[led], threads)
         i = LEDS.index(led)
         tables["led_level"][i] = lamp.level

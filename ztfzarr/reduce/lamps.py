@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ztfzarr.masters.flat import ccd_median, frame_medians
 from ztfzarr.masters.frames import Frames, matching_master
@@ -40,12 +40,17 @@ class Lamp:
     count: NDArray[np.int16]
     level: float
     medians: NDArray[np.float64]
-    quadrant_level: NDArray[np.float64]
+    quadrant_level: NDArray[np.float32]
     gain: xr.Dataset
 
 
 def combine_lamp(
-    version: Version, exposures: xr.Dataset, bias: xr.DataArray, noise: xr.DataArray, threads: int
+    version: Version,
+    exposures: xr.Dataset,
+    bias: xr.DataArray,
+    noise: xr.DataArray,
+    buffers: Buffers,
+    threads: int,
 ) -> Lamp:
     """Combine the flats of a LED and a CCD, scaled to their common level.
 
@@ -59,6 +64,8 @@ def combine_lamp(
         Master bias.
     noise : (ccd, quadrant), DN
         Read noise.
+    buffers : Buffers
+        For its images, which the next lamp overwrites.
     threads : int
         To work in.
 
@@ -72,24 +79,43 @@ def combine_lamp(
     require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {led}")
     frames = _frames(version, exposures)
     if frames.counts.size <= HELD:
-        frames = dataclasses.replace(frames, counts=frames.counts.compute())
+        frames = dataclasses.replace(frames, counts=_held(version, frames.counts, buffers, threads))
     offset = matching_master(bias, frames.counts)
-    each = range(exposures.sizes["time"])
-    levels = in_threads(threads, lambda i: frame_medians(frames.part(time=[i]), offset).compute(), each)
+    each = [slice(i, i + 1) for i in range(exposures.sizes["time"])]
+    levels = in_threads(threads, lambda one: frame_medians(frames.part(time=one), offset).compute(), each)
     medians = xr.concat(levels, "time")
     scale = medians.mean("time", skipna=True) / medians
-    mean, variance, count = _combined(version, frames, offset, scale, threads)
+    gain = _gain(version, frames, offset, noise)  # before the combination takes the frames' memory
+    mean, variance, count = _combined(version, frames, offset, scale, buffers, threads)
     labels = {"ccd": frames.counts["ccd"], "quadrant": frames.counts["quadrant"]}
     whole = xr.DataArray(mean[np.newaxis], labels, ("ccd", "quadrant", "y", "x"))
-    return Lamp(
-        mean,
-        variance,
-        count,
-        ccd_median(whole).item(),
-        medians.values[:, 0],
-        np.nanmedian(mean[:, ::STRIDE, ::STRIDE], axis=(1, 2)),
-        _gain(version, frames, offset, noise, threads),
-    )
+    quadrants = np.nanmedian(mean[:, ::STRIDE, ::STRIDE], axis=(1, 2))
+    return Lamp(mean, variance, count, ccd_median(whole).item(), medians.values[:, 0], quadrants, gain)
+
+
+def _held(version: Version, counts: xr.DataArray, buffers: Buffers, threads: int) -> xr.DataArray:
+    """Read frames into memory, part by part."""
+    held = buffers.get("counts", counts.shape, np.float32)
+
+    def read(part: Part) -> None:
+        held[(..., *part.region)] = counts.isel(part.indices).values
+
+    in_threads(threads, read, parts_of(version, counts.sizes["time"]))
+    return counts.copy(data=held)
+
+
+class Buffers:
+    """Arrays used again for each LED: fresh memory costs the operating system longer to give than us to fill."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return the array of that name, in a shape, with what it holds."""
+        size = int(np.prod(shape))
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays[name] = np.empty(size, dtype)
+        return self._arrays[name][:size].reshape(shape)
 
 
 def _frames(version: Version, exposures: xr.Dataset) -> Frames:
@@ -106,34 +132,32 @@ def _frames(version: Version, exposures: xr.Dataset) -> Frames:
 
 
 def _combined(
-    version: Version, frames: Frames, offset: xr.DataArray, scale: xr.DataArray, threads: int
+    version: Version,
+    frames: Frames,
+    offset: xr.DataArray,
+    scale: xr.DataArray,
+    buffers: Buffers,
+    threads: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
     shape = tuple(frames.counts.sizes[d] for d in ("quadrant", "y", "x"))
-    mean, variance, count = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.int16)
+    # Each part is read before its results are written: they may take the memory of the first two frames.
+    mean, variance = buffers.get("counts", (2, *shape), np.float32)
+    images = {"mean": mean, "variance": variance, "count": buffers.get("count", shape, np.int16)}
     settings: dict[str, Any] = led_settings(version.recipe) | {"offset": offset, "scale": scale}
 
     def combine(part: Part) -> None:
-        found = combined_part(frames, part, **settings)
-        for name, image in (("mean", mean), ("variance", variance), ("count", count)):
-            image[part.region] = found[name]
+        for name, found in combined_part(frames, part, **settings).items():
+            images[name][part.region] = found
 
     in_threads(threads, combine, parts_of(version, frames.counts.sizes["time"]))
-    return mean, variance, count
+    return mean, variance, images["count"]
 
 
-def _gain(version: Version, frames: Frames, offset: xr.DataArray, noise: xr.DataArray, threads: int) -> xr.Dataset:
+def _gain(version: Version, frames: Frames, offset: xr.DataArray, noise: xr.DataArray) -> xr.Dataset:
     """Measure the gain on the rows of one chunk: ten million pairs of pixels give it to 0.1 %."""
-    height = shard_format(arrays_of(version.document)["flat"]).chunk[-2]
-
-    def of_quadrant(quadrant: int) -> xr.Dataset:
-        rows = {"quadrant": [quadrant], "y": slice(0, height)}
-        part = frames.part(**rows)
-        part = dataclasses.replace(part, counts=part.counts.compute())
-        return frames_gain(part, offset.isel(rows), noise.isel(quadrant=[quadrant]))
-
-    quadrants = range(frames.counts.sizes["quadrant"])
     if frames.counts.sizes["time"] < 2:
         lost = xr.full_like(frames.gain, np.nan)
         return xr.Dataset({"inverse": lost, "error": lost})
-    gains: xr.Dataset = xr.concat(in_threads(threads, of_quadrant, quadrants), "quadrant")
-    return gains
+    rows = {"y": slice(0, shard_format(arrays_of(version.document)["flat"]).chunk[-2])}
+    part = frames.part(**rows)
+    return frames_gain(dataclasses.replace(part, counts=part.counts.compute()), offset.isel(rows), noise)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfzarr.masters.frames import Frames, combine_frames
+from ztfzarr.masters.frames import Frames, combined_blocks
 from ztfzarr.store.entries import encode_part
 from ztfzarr.store.shard import Position, shard_format
 from ztfzarr.store.template import arrays_of
@@ -30,8 +30,8 @@ class Part:
 
     @property
     def indices(self) -> dict[str, Any]:
-        """Selection for ``isel``, with the quadrant as a dimension of length 1."""
-        return {"quadrant": [self.quadrant], "y": self.y, "x": self.x}
+        """Selection for ``isel``, with the quadrant as a dimension of length 1: slices, which copy nothing."""
+        return {"quadrant": slice(self.quadrant, self.quadrant + 1), "y": self.y, "x": self.x}
 
     @property
     def region(self) -> tuple[slice, slice, slice]:
@@ -44,14 +44,22 @@ def parts_of(version: Version, frames: int) -> Iterator[Part]:
     metadata = arrays_of(version.document)[version.kind]
     quadrants, ny, nx = metadata["shape"][-3:]
     height, width = shard_format(metadata).chunk[-2:]
-    columns = width * max(STACK // (frames * height * width), 1)
+    columns = min(width * max(STACK // (frames * height * width), 1), nx)
+    rows = height * max(STACK // (frames * height * columns), 1)
     for quadrant in range(quadrants):
-        for y in range(0, ny, height):
+        for y in range(0, ny, rows):
             for x in range(0, nx, columns):
-                yield Part(quadrant, slice(y, min(y + height, ny)), slice(x, min(x + columns, nx)))
+                yield Part(quadrant, slice(y, min(y + rows, ny)), slice(x, min(x + columns, nx)))
 
 
-def combined_part(frames: Frames, part: Part, **settings: Any) -> dict[str, NDArray[Any]]:
+def combined_part(
+    frames: Frames,
+    part: Part,
+    *,
+    offset: xr.DataArray | None = None,
+    scale: xr.DataArray | None = None,
+    **settings: Any,
+) -> dict[str, NDArray[Any]]:
     """Combine a part of the frames of one CCD; ``mean``, ``variance`` and ``count``, each (1, y, x).
 
     Of more frames than a stack holds, a few rows at a time: their chunks are then read more than once.
@@ -62,21 +70,37 @@ def combined_part(frames: Frames, part: Part, **settings: Any) -> dict[str, NDAr
         Of one CCD.
     part : Part
         Of it.
-    **settings
+    offset, scale, **settings
         Of :func:`~ztfzarr.masters.frames.combine_frames`; ``offset`` is of the whole CCD.
     """
-    offset = settings.pop("offset", None)
     some = frames.part(**part.indices)
-    dark = None if offset is None else offset.isel(part.indices)
-    height, width = some.counts.sizes["y"], some.counts.sizes["x"]
-    rows = max(2 * STACK // (some.counts.sizes["time"] * width), 1)
+    dark = None if offset is None else offset.isel(part.indices).values
+    factor = (
+        np.ones(some.a.sizes["time"], np.float32)
+        if scale is None
+        else scale.transpose("time", "ccd").values[:, 0].astype(np.float32)
+    )
+    times, height, width = (some.counts.sizes[d] for d in ("time", "y", "x"))
+    rows = max(2 * STACK // (times * width), 1)
     strips = []
     for y in range(0, height, rows):
-        strip = {"y": slice(y, min(y + rows, height))}
-        one = combine_frames(some.part(**strip), offset=None if dark is None else dark.isel(strip), **settings)
-        strips.append(one.isel(ccd=0))
-    whole = strips[0] if len(strips) == 1 else xr.concat(strips, "y")
-    return {name: whole[name].transpose("quadrant", "y", "x").values for name in ("mean", "variance", "count")}
+        strip = slice(y, min(y + rows, height))
+        own = None if dark is None else dark[..., strip, :]
+        strips.append(_combined_strip(some.part(y=strip), own, factor, settings))
+    images = (np.concatenate(v) if len(v) > 1 else v[0] for v in zip(*strips, strict=True))
+    return {name: image[np.newaxis] for name, image in zip(("mean", "variance", "count"), images, strict=True)}
+
+
+def _combined_strip(
+    frames: Frames, dark: NDArray[np.float32] | None, scale: NDArray[np.float32], settings: dict[str, Any]
+) -> tuple[NDArray[Any], ...]:
+    """Combine rows of one quadrant; each (y, x)."""
+    counts = np.moveaxis(frames.counts.values[:, 0, 0], 0, -1)
+    level = frames.level.values[:, 0, 0].T[:, np.newaxis, :]
+    offset = np.broadcast_to(np.float32(0), counts.shape[:2]) if dark is None else dark[0, 0]
+    a, b, factor = (v.reshape(1, 1, -1) for v in (frames.a.values, frames.b.values, scale))
+    gain, noise = (v.values.reshape(1, 1) for v in (frames.gain, frames.read_noise))
+    return combined_blocks(counts, level, a, b, factor, offset, gain, noise, **settings)
 
 
 def in_threads(threads: int, act: Callable[[Any], Any], items: Any) -> list[Any]:

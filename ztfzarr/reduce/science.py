@@ -27,7 +27,7 @@ from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.shard import Position
 from ztfzarr.store.versions import Version, existing_version
 
-STRIDE: Final = 8  # which rows tell sky and noise: a million pixels of a quadrant
+STRIDE: Final = 16  # which rows tell sky and noise: half a million pixels of a quadrant
 
 
 @dataclass(frozen=True)
