@@ -18,6 +18,7 @@ LAYERS = (
     ("schemas", "schema", "recipe"),
     ("store",),
     ("simulate", "ingest", "reduce"),
+    ("plot",),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -29,7 +30,8 @@ FORBIDDEN = {
     "steps": {"zarr", "astropy", "pathlib", "os"},
     "masters": {"zarr", "astropy", "pathlib", "os"},
     "store": {"astropy"},
-    "cli": {"astropy", "zarr", "xarray", "numba"},
+    "plot": {"zarr"},
+    "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},
 }
 
 

@@ -1,0 +1,90 @@
+"""``ztfzarr show``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted
+
+KINDS: Final = ("raw", "bias", "flat", "science", "mask")
+FILTERS: Final = ("zg", "zr", "zi", "bi")
+FORMATS: Final = (".png", ".pdf", ".svg", ".jpg")
+READERS: Final = 2  # quadrants at a time: 0.6 GB for a focal plane, on any number of cores
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr show night.zarr bias -o bias.png
+  ztfzarr show night.zarr raw --exposure 20200801169199 --ccd 2 -o raw.png
+  ztfzarr show night.zarr flat --filter zr --ccd 2 --quadrant 3 -o flat.pdf
+  ztfzarr show night.zarr bias --version v2 --minus v1 --ccd 2 -o difference.png"""
+)
+@click.argument("store")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="PNG, PDF, SVG or JPG to write.")
+@click.option("--version", default="v1", show_default=True, help="Version of the product.")
+@click.option("--minus", metavar="VERSION", help="Show the difference from this version.")
+@click.option(
+    "--night", "nights", type=Nights(), default=ALL_NIGHTS, show_default="the last", help="Night 2020-08-01."
+)
+@click.option("--exposure", type=int, help="Exposure YYYYMMDDFFFFFF.", show_default="the last")
+@click.option("--filter", "band", type=click.Choice(FILTERS), help="Filter.")
+@click.option("--ccd", type=click.IntRange(1, 16), help="CCD.", show_default="the focal plane")
+@click.option("--quadrant", type=click.IntRange(1, 4), help="Quadrant of the CCD.", show_default="all four")
+@click.option("--camera", is_flag=True, help="East right, as the camera's drawings, instead of east left.")
+@click.option("--median", is_flag=True, help="Medians of blocks of pixels instead of means: stars vanish.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
+def show(store: str, kind: str, output: str | None, minus: str | None, quiet: bool, **options: Any) -> None:
+    """Draw an image of STORE, north up: a quadrant, a CCD or the focal plane.
+
+    Of several exposures or nights that fit, the last is shown. Science that is not stored is computed. Without -o
+    a PNG goes to standard output, unless that is a terminal.
+    """
+    _check(kind, output, minus, options)
+    from ztfzarr.plot.show import draw, rendered, write_atomically
+    from ztfzarr.plot.source import Wanted, chosen, subtracted
+
+    wanted = Wanted(
+        kind, options["version"], options["nights"], options["exposure"], options["band"], options["ccd"],
+        options["quadrant"],
+    )  # fmt: skip
+    shown = chosen(store, wanted) if minus is None else subtracted(store, wanted, minus)
+    import dask
+
+    with dask.config.set(scheduler="threads", num_workers=min(READERS, len(os.sched_getaffinity(0)))):
+        try:
+            figure = draw(
+                shown, wanted, minus=minus is not None, camera=options["camera"], median=options["median"]
+            )
+        except ImportError as error:
+            raise click.UsageError(str(error)) from None
+    suffix = Path(output).suffix[1:].lower() if output else "png"
+    content = rendered(figure, suffix)
+    if output is None:
+        sys.stdout.buffer.write(content)
+        return
+    write_atomically(output, content)
+    if not quiet:
+        title = ", ".join(shown.title.split("\n"))
+        more = f" ({counted(shown.others, 'other')} would fit)" if shown.others else ""
+        click.echo(f"{output}: {title}{more}")
+
+
+def _check(kind: str, output: str | None, minus: str | None, options: dict[str, Any]) -> None:
+    """Refuse what makes no picture."""
+    if output is None and sys.stdout.isatty():
+        raise click.UsageError("a picture cannot be shown on a terminal: name a file, as in -o x.png")
+    if output is not None and Path(output).suffix.lower() not in FORMATS:
+        raise click.UsageError(f"{output}: expected a name that ends in {', '.join(FORMATS)}")
+    if options["quadrant"] is not None and options["ccd"] is None:
+        raise click.UsageError("--quadrant without --ccd: expected both")
+    if minus is not None and kind in ("raw", "mask"):
+        raise click.UsageError(f"--minus: {kind} has no versions to subtract")
+    if minus is not None and options["camera"]:
+        raise click.UsageError("--minus with --camera: differences are drawn east left")
