@@ -19,6 +19,7 @@ LAYERS = (
     ("store",),
     ("simulate", "ingest", "reduce"),
     ("plot",),
+    ("export",),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

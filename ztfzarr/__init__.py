@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from ztfzarr.export.ccddata import to_ccddata
     from ztfzarr.ingest.fits import open_fits
     from ztfzarr.ingest.headers import header
     from ztfzarr.masters.bias import master_bias
@@ -26,6 +27,7 @@ __all__ = [
     "relative_levels",
     "science",
     "science_variance",
+    "to_ccddata",
 ]
 
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
@@ -40,6 +42,7 @@ _HOME: Final = {
     "relative_levels": "ztfzarr.masters.flat",
     "science": "ztfzarr.masters.science",
     "science_variance": "ztfzarr.masters.science",
+    "to_ccddata": "ztfzarr.export.ccddata",
 }
 
 

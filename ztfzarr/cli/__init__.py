@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "compare": ("ztfzarr.cli.versions", "Say in what two versions of a product differ."),
     "drop": ("ztfzarr.cli.versions", "Delete a version of a product."),
     "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),
+    "export": ("ztfzarr.cli.export", "Write a product of a store as FITS files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
 }
 

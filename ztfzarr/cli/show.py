@@ -47,8 +47,9 @@ def show(store: str, kind: str, output: str | None, minus: str | None, quiet: bo
     a PNG goes to standard output, unless that is a terminal.
     """
     _check(kind, output, minus, options)
-    from ztfzarr.plot.show import draw, rendered, write_atomically
+    from ztfzarr.plot.show import draw, rendered
     from ztfzarr.plot.source import Wanted, chosen, subtracted
+    from ztfzarr.store.files import write_file
 
     wanted = Wanted(
         kind, options["version"], options["nights"], options["exposure"], options["band"], options["ccd"],
@@ -69,7 +70,7 @@ def show(store: str, kind: str, output: str | None, minus: str | None, quiet: bo
     if output is None:
         sys.stdout.buffer.write(content)
         return
-    write_atomically(output, content)
+    write_file(output, content)
     if not quiet:
         title = ", ".join(shown.title.split("\n"))
         more = f" ({counted(shown.others, 'other')} would fit)" if shown.others else ""

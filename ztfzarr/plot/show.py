@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-import uuid
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ztfzarr.plot.axes import SIZE
@@ -65,15 +62,3 @@ def rendered(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, dpi=DPI, bbox_inches="tight")
     return buffer.getvalue()
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole, replacing another of the name."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

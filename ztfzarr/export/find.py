@@ -1,0 +1,1 @@
+"""Which exposures saw a position."""
