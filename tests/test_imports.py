@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import itself and those above it in this list (DESIGN §4).
 LAYERS = (
-    ("errors", "geometry", "tables"),
+    ("errors", "geometry", "tables", "sky"),
     ("kernels",),
     ("steps", "masters"),
     ("schemas", "schema", "recipe"),
@@ -26,6 +26,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 BESIDE = {"simulate", "ingest", "reduce"}
 FORBIDDEN = {
     "reduce": {"astropy"},
+    "sky": {"xarray", "zarr", "astropy", "dask"},
     "geometry": {"xarray", "zarr", "astropy", "dask"},
     "kernels": {"xarray", "zarr", "astropy", "dask"},
     "steps": {"zarr", "astropy", "pathlib", "os"},

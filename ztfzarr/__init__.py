@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ztfzarr.export.ccddata import to_ccddata
+    from ztfzarr.export.find import find
     from ztfzarr.ingest.fits import open_fits
     from ztfzarr.ingest.headers import header
     from ztfzarr.masters.bias import master_bias
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "detrend",
+    "find",
     "header",
     "master_bias",
     "master_flat",
@@ -33,6 +35,7 @@ __all__ = [
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
 _HOME: Final = {
     "detrend": "ztfzarr.steps.detrend",
+    "find": "ztfzarr.export.find",
     "header": "ztfzarr.ingest.headers",
     "master_bias": "ztfzarr.masters.bias",
     "master_flat": "ztfzarr.masters.flat",

@@ -6,6 +6,7 @@ import click
 
 from ztfzarr.cli.options import counted, print_json, reporting, selecting
 from ztfzarr.cli.progress import progress
+from ztfzarr.errors import RefusedError
 
 
 @click.command(
@@ -49,12 +50,15 @@ def export(
     from ztfzarr.export.run import export as run
     from ztfzarr.store.check import Selection
 
-    with progress(quiet) as shown:
-        report = run(
-            store, kind, directory, version=version, selection=Selection(*nights, ccds), name=name,
-            compress=compress, overwrite=overwrite, workers=workers,
-            events=Events(step=shown.step, done=shown.advance),
-        )  # fmt: skip
+    try:
+        with progress(quiet) as shown:
+            report = run(
+                store, kind, directory, version=version, selection=Selection(*nights, ccds), name=name,
+                compress=compress, overwrite=overwrite, workers=workers,
+                events=Events(step=shown.step, done=shown.advance),
+            )  # fmt: skip
+    except RefusedError as error:
+        raise click.UsageError(str(error)) from None
     for what, reason in report.refused:
         click.echo(f"refused {what}: {reason}", err=True)
     if as_json:
