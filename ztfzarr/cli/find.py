@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json
 from ztfzarr.cli.progress import progress
 from ztfzarr.errors import RefusedError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -110,7 +107,7 @@ def find(
 
 
 def _cut(
-    store: str, found: xr.Dataset, position: tuple[float, float], size: int, output: str, version: str, quiet: bool
+    store: str, found: Any, position: tuple[float, float], size: int, output: str, version: str, quiet: bool
 ) -> tuple[list[str], list[tuple[str, str]]]:
     from ztfzarr.export.stamps import write_stamps
 
@@ -133,7 +130,7 @@ def _cut(
     return files, refused
 
 
-def _rows(found: xr.Dataset) -> list[dict[str, Any]]:
+def _rows(found: Any) -> list[dict[str, Any]]:
     columns = {
         str(name): (column.astype("datetime64[ms]").astype(str) if name == "time" else column).values.tolist()
         for name, column in found.data_vars.items()
@@ -141,7 +138,7 @@ def _rows(found: xr.Dataset) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _print(found: xr.Dataset, ra: float, dec: float, files: list[str]) -> None:
+def _print(found: Any, ra: float, dec: float, files: list[str]) -> None:
     count = found.sizes["match"]
     if not count:
         click.echo(f"no exposure saw {ra:.5f} {dec:+.5f}")
