@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -284,3 +285,19 @@ def test_without_matplotlib(
     monkeypatch.setattr(builtins, "__import__", missing)
     assert run("show", store, "bias", "-o", tmp_path / "x.png") == 2
     assert "pip install 'ztfzarr[plot]'" in capsys.readouterr().err
+
+
+# The page about it
+
+
+def test_the_page_of_pictures(reduced_store: Path) -> None:
+    """Its pictures are there and small, and its Python runs."""
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "pictures.md").read_text()
+    linked = re.findall(r"\]\((pictures/[^)]+\.png)\)", page)
+    assert sorted(p.name for p in (docs / "pictures").iterdir()) == sorted(Path(p).name for p in linked)
+    assert all((docs / path).stat().st_size < 150_000 for path in linked)
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("demo/night.zarr", str(reduced_store))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert isinstance(names["ax"], Axes)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json
 
 KINDS: Final = ("raw", "bias", "flat", "science", "mask")
 FILTERS: Final = ("zg", "zr", "zi", "bi")
@@ -39,14 +39,17 @@ Examples:
 @click.option("--quadrant", type=click.IntRange(1, 4), help="Quadrant of the CCD.", show_default="all four")
 @click.option("--camera", is_flag=True, help="East right, as the camera's drawings, instead of east left.")
 @click.option("--median", is_flag=True, help="Medians of blocks of pixels instead of means: stars vanish.")
+@click.option("--json", "as_json", is_flag=True, help="Print what is shown as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
-def show(store: str, kind: str, output: str | None, minus: str | None, quiet: bool, **options: Any) -> None:
+def show(
+    store: str, kind: str, output: str | None, minus: str | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
     """Draw an image of STORE, north up: a quadrant, a CCD or the focal plane.
 
     Of several exposures or nights that fit, the last is shown. Science that is not stored is computed. Without -o
     a PNG goes to standard output, unless that is a terminal.
     """
-    _check(kind, output, minus, options)
+    _check(kind, output, minus, options | {"as_json": as_json})
     from ztfzarr.plot.show import draw, rendered
     from ztfzarr.plot.source import Wanted, chosen, subtracted
     from ztfzarr.store.files import write_file
@@ -71,7 +74,9 @@ def show(store: str, kind: str, output: str | None, minus: str | None, quiet: bo
         sys.stdout.buffer.write(content)
         return
     write_file(output, content)
-    if not quiet:
+    if as_json:
+        print_json({"file": output, "title": shown.title.split("\n"), "others": shown.others})
+    elif not quiet:
         title = ", ".join(shown.title.split("\n"))
         more = f" ({counted(shown.others, 'other')} would fit)" if shown.others else ""
         click.echo(f"{output}: {title}{more}")
@@ -87,5 +92,7 @@ def _check(kind: str, output: str | None, minus: str | None, options: dict[str, 
         raise click.UsageError("--quadrant without --ccd: expected both")
     if minus is not None and kind in ("raw", "mask"):
         raise click.UsageError(f"--minus: {kind} has no versions to subtract")
+    if output is None and options["as_json"]:
+        raise click.UsageError("--json without -o: the picture itself would go to standard output")
     if minus is not None and options["camera"]:
         raise click.UsageError("--minus with --camera: differences are drawn east left")

@@ -69,13 +69,16 @@ def frames(store: str | os.PathLike[str], kind: str, version: str, selection: Se
 
 def _stored(store: str | os.PathLike[str], kind: str, version: str, selection: Selection) -> Iterator[Frame]:
     dataset = open_version(store, kind, version)
-    made, provenance = dataset["present"].values == 1, dataset["provenance"]
+    night = dataset["night"].values
+    rows = np.flatnonzero((selection.first_night <= night) & (night <= selection.last_night))
+    dataset = dataset.isel({dataset["present"].dims[0]: rows})
+    for name in ({*dataset.coords} | {"present", "provenance"}) - {"y", "x"}:
+        dataset[name].load()  # once, not entry by entry
+    made = (dataset["present"].values == 1) & np.isin(dataset["ccd"].values, selection.ccds)
     for place in np.argwhere(made).tolist():
-        at = dict(zip(dataset["present"].dims, place, strict=True))
-        one = dataset.isel(at)
-        if _selected(one, selection):
-            said = json.loads(str(provenance.isel(at).values[()]) or "{}")
-            yield _frame(kind, version, one, dataset.attrs["recipe"], dataset.attrs["software"], said)
+        one = dataset.isel(dict(zip(dataset["present"].dims, place, strict=True)))
+        said = json.loads(str(one["provenance"].values[()]) or "{}")
+        yield _frame(kind, version, one, dataset.attrs["recipe"], dataset.attrs["software"], said)
 
 
 def _of_the_sky(store: str | os.PathLike[str], selection: Selection) -> list[tuple[int, int]]:
@@ -98,11 +101,6 @@ def _computed(store: str | os.PathLike[str], version: str, wanted: list[tuple[in
     for exposure, ccd in wanted:
         one = science.isel(time=rows[exposure]).sel(ccd=ccd)
         yield _frame("science", version, one, recipe, {}, {})
-
-
-def _selected(one: xr.Dataset, selection: Selection) -> bool:
-    night = int(one["night"])
-    return selection.first_night <= night <= selection.last_night and int(one["ccd"]) in selection.ccds
 
 
 def _frame(

@@ -57,8 +57,8 @@ def draw(
     return figure
 
 
-def rendered(figure: Figure, suffix: str) -> bytes:
-    """Return a figure as the bytes of a file: png, pdf, svg or jpg."""
+def rendered(figure: Figure, suffix: str, *, dpi: float | None = None) -> bytes:
+    """Return a figure as the bytes of a file: png, pdf, svg or jpg; ``dpi`` defaults to :data:`DPI`."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, dpi=DPI, bbox_inches="tight")
+    figure.savefig(buffer, format=suffix, dpi=dpi or DPI, bbox_inches="tight")
     return buffer.getvalue()
