@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ import pytest
 import rawfiles
 import sep
 import xarray as xr
+import zarr
 from astropy import units as u
 from astropy.io import fits
+from matplotlib.figure import Figure
+from zarr.errors import ZarrUserWarning
 
 import ztfzarr
+from ztfzarr import plot
 from ztfzarr.cli import main
 from ztfzarr.export.fits import file_content
 from ztfzarr.export.frames import Frame
 from ztfzarr.export.headers import image_header, raw_headers
 from ztfzarr.export.run import export
+from ztfzarr.export.stamps import stamps
 from ztfzarr.ingest.run import ingest
+from ztfzarr.plot.source import Wanted, chosen
 from ztfzarr.store.check import Selection
 from ztfzarr.store.opening import open_version
 
@@ -309,3 +316,57 @@ def test_ccddata_planes_must_be_of_the_same_pixels() -> None:
     own = frame().images.sel(quadrant=1).assign_coords(y=range(80))
     with pytest.raises(ValueError, match="align"):
         ztfzarr.to_ccddata(own["science"], variance=own["variance"][:40])
+
+
+# A store whose science has planes
+
+
+@pytest.fixture
+def with_planes(reduced_store: Path, tmp_path: Path) -> Path:
+    """Science of the store with a mask, in which a column of CCD 2 is saturated, and a variance."""
+    copy = Path(shutil.copytree(reduced_store, tmp_path / "planes.zarr"))
+    group = zarr.open_group(copy / "science" / "v1", mode="r+", use_consolidated=False)
+    shape, dims = group["science"].shape, ("time", "ccd", "quadrant", "y", "x")
+    flags = {"flag_masks": [256], "flag_meanings": "saturated"}
+    mask = group.create_array("mask", shape=shape, dtype="uint16", dimension_names=dims, attributes=flags)
+    variance = group.create_array("variance", shape=shape, dtype="float32", dimension_names=dims)
+    variance.attrs["units"] = "DN2"
+    mask[:, 1, :, :, 7] = 256
+    variance[...] = 30
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        zarr.consolidate_metadata(copy, path="science/v1")
+    return copy
+
+
+def test_planes_of_the_store(with_planes: Path, tmp_path: Path) -> None:
+    for number, options in enumerate(([], ["--compress"])):
+        folder = tmp_path / str(number)
+        assert run("export", with_planes, "science", folder, "--ccds", 2, *options, "-q") == 0
+        assert len(list(folder.iterdir())) == 8
+        for path in folder.iterdir():
+            with fits.open(path, checksum=True) as file:
+                assert (file["MASK"].data == 256).sum(axis=0).tolist() == [
+                    SHAPE[0] * (x == 7) for x in range(SHAPE[1])
+                ]
+                assert (file["VARIANCE"].data == 30).all()
+
+
+def test_a_mask_of_the_store_is_drawn(with_planes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = chosen(with_planes, Wanted("mask", ccd=2))
+    assert shown.title.startswith("mask of science v1\n")
+    legend = plot.mask(shown.array, ax=Figure().add_subplot()).get_legend()
+    assert [t.get_text() for t in legend.get_texts()] == ["saturated  1.56%"]
+    monkeypatch.setattr("ztfzarr.plot.show.DPI", 60)
+    assert run("show", with_planes, "mask", "-o", tmp_path / "x.png") == 0
+
+
+def test_stamps_have_the_planes(with_planes: Path) -> None:
+    cube = ztfzarr.open_cube(with_planes)
+    last = cube.isel(time=-1)
+    found = ztfzarr.find(with_planes, float(last["ra"]) + 2.5, float(last["dec"]) - 3.3, radius=2000)
+    assert found.sizes["match"] >= 1
+    for stamp in stamps(with_planes, found, 200):
+        assert {"science", "mask", "variance"} == set(stamp.images)
+        assert stamp.images["mask"].dtype == np.uint16
+        assert (stamp.images["mask"] != 0).any()
