@@ -17,6 +17,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 import ztfzarr
 from ztfzarr import plot
@@ -135,6 +137,33 @@ def test_only_one_image_can_be_drawn() -> None:
     with pytest.raises(ValueError, match="has time of 3: select one"):
         plot.image(several, ax=axes())
     plot.image(several[:1], ax=axes())
+
+
+class Recording(BackendArray):
+    """A focal plane that notes the shape of whatever is read of it."""
+
+    def __init__(self) -> None:
+        self.shape = (16, 4, *SHAPE)
+        self.dtype = np.dtype(np.float32)
+        self.read: list[tuple[int, ...]] = []
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        support = indexing.IndexingSupport.BASIC
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._noted)
+
+    def _noted(self, key: Any) -> np.ndarray:
+        values = np.zeros(self.shape, np.float32)[key]
+        self.read.append(values.shape)
+        return values
+
+
+def test_a_focal_plane_is_read_quadrant_by_quadrant() -> None:
+    source = Recording()
+    labels = {"ccd": range(1, 17), "quadrant": range(1, 5), "y": range(SHAPE[0]), "x": range(SHAPE[1])}
+    lazy = xr.DataArray(indexing.LazilyIndexedArray(source), labels, ("ccd", "quadrant", "y", "x"))
+    plot.image(lazy, ax=axes())
+    assert len(source.read) == 64
+    assert max(np.prod(shape) for shape in source.read) == SHAPE[0] * SHAPE[1]
 
 
 def test_without_axes_there_is_a_figure_of_pyplot() -> None:
