@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rawfiles
 import zarr
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -20,6 +21,7 @@ from PIL import Image
 import ztfzarr
 from ztfzarr.cli import main
 from ztfzarr.geometry import rcid
+from ztfzarr.ingest.run import ingest
 from ztfzarr.sky import UNCERTAINTY, seen, tangent_plane
 from ztfzarr.store.opening import open_version
 from ztfzarr.tables import quadrant_corners
@@ -165,11 +167,34 @@ def test_only_files_that_are_there(store: Path) -> None:
     assert ztfzarr.find(store, *place(store, 1), band="zi").sizes["match"] == 0
 
 
+def test_a_wcs_of_the_header_is_used(tmp_path: Path) -> None:
+    """Also where it puts inside what the pointing puts outside."""
+    name = rawfiles.raw_name(ccd=13)
+    wcs = tangent(0, 0)
+    wcs.wcs.crval, wcs.wcs.crpix = [58.0, 35.7], [31, 13]  # the middle of 24 rows and 60 columns
+    wcs.wcs.cd = [[-0.0144, 0], [0, -0.036]]
+
+    def change(hdus: fits.HDUList) -> None:
+        hdus[0].header["RAD"], hdus[0].header["DECD"] = 55.0608, 33.35
+        hdus[3].header.update(wcs.to_header())
+
+    rawfiles.write_raw(tmp_path, name, change=change)
+    assert not ingest(tmp_path / "night.zarr", [tmp_path / name]).refused
+    for pixel in ((3.0, 20.0), (59.2, 12.0), (30.0, -0.3)):
+        ra, dec = (float(v) for v in wcs.wcs_pix2world([pixel], 0)[0])
+        found = ztfzarr.find(tmp_path / "night.zarr", ra, dec)
+        mine = found.isel(match=np.flatnonzero(found["quadrant"].values == 3))
+        assert (float(mine["x"][0]), float(mine["y"][0])) == pytest.approx(pixel, abs=1e-3)
+        assert mine["uncertainty"].values.tolist() == [1.0]
+    ra, dec = (float(v) for v in wcs.wcs_pix2world([(60.0, 12.0)], 0)[0])
+    assert 3 not in ztfzarr.find(tmp_path / "night.zarr", ra, dec)["quadrant"].values
+
+
 def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ra, dec = place(store, 1)
     assert run("find", store, ra, dec) == 0
     out = capsys.readouterr().out
-    assert "good to 3 pixels: no WCS" in out
+    assert "good to 3 pixels, from the pointing, without a WCS" in out
     assert "    2  3" in out
     assert run("find", store, ra, dec, "--json") == 0
     matches = json.loads(capsys.readouterr().out)["matches"]

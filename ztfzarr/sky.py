@@ -112,11 +112,21 @@ def _in_quadrant(
     """Return row, CCD, quadrant, x, y and edge of the exposures in which one quadrant sees the position."""
     at = np.flatnonzero(_within(xi, eta, *box))
     x, y = stored_pixels(rcid, xi[at], eta[at], shape)
-    edge = np.minimum(np.minimum(x + 0.5, shape[1] - 0.5 - x), np.minimum(y + 0.5, shape[0] - 0.5 - y))
-    margin = radius * 3600 / PIXEL_SCALE * min(shape[0] / FULL_SHAPE[0], shape[1] / FULL_SHAPE[1])
-    kept = edge >= -margin
+    edge = edge_distance(x, y, shape)
+    kept = edge >= -pixels_of(radius, shape)
     ccd, quadrant = (np.full(int(kept.sum()), v) for v in (rcid // 4 + 1, rcid % 4 + 1))
     return rows[at][kept], ccd, quadrant, x[kept], y[kept], edge[kept]
+
+
+def edge_distance(x: Floats, y: Floats, shape: tuple[int, int]) -> Floats:
+    """Return the distance, in pixels, of stored pixels to the nearest edge of their quadrant; negative outside."""
+    across, along = (np.minimum(v + 0.5, n - 0.5 - v) for v, n in ((x, shape[1]), (y, shape[0])))
+    return np.asarray(np.minimum(across, along))
+
+
+def pixels_of(angle: float, shape: tuple[int, int]) -> float:
+    """Return the pixels that an angle in degrees is, in quadrants of rows and columns ``shape``."""
+    return angle * 3600 / PIXEL_SCALE * min(shape[0] / FULL_SHAPE[0], shape[1] / FULL_SHAPE[1])
 
 
 def stored_pixels(rcid: int, xi: Floats, eta: Floats, shape: tuple[int, int]) -> tuple[Floats, Floats]:

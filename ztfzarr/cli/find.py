@@ -82,8 +82,8 @@ def find(
 ) -> int:
     """Find the exposures of STORE that saw a position: RA and DEC in degrees, or as hh:mm:ss and dd:mm:ss.
 
-    CCD, quadrant and stored, 0-based pixel come from the telescope's pointing and a table of the camera: they are
-    good to 125 pixels, 2 arcmin. Science that is not stored is computed for the stamps.
+    CCD, quadrant and stored, 0-based pixel come from the telescope's pointing and a table of the camera, good to
+    125 pixels, 2 arcmin, unless the raw header has a WCS. Science that is not stored is computed for the stamps.
     """
     if (cutout is None) != (output is None):
         raise click.UsageError("--cutout without -o, or -o without --cutout: expected both or none")
@@ -150,8 +150,7 @@ def _print(found: Any, ra: float, dec: float, files: list[str]) -> None:
         camera = f"{row['field']:5}  {row['ccd']:3}  {row['quadrant']}"
         click.echo(f"{row['exposure']}  {time}  {row['filter']:6}  {camera}{places}")
     error = float(found["uncertainty"].max())
-    click.echo(
-        f"{counted(count, 'quadrant')}; x and y, stored and 0-based, are good to {error:.0f} pixels: no WCS"
-    )
+    why = "from the pointing, without a WCS" if error > 1 else "by the WCS of the raw headers"
+    click.echo(f"{counted(count, 'quadrant')}; x and y, stored and 0-based, are good to {error:.0f} pixels, {why}")
     if files:
         click.echo(f"wrote {counted(len(files), 'file')}, {files[-1]} the last")

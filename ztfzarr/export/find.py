@@ -10,8 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.errors import RefusedError
-from ztfzarr.geometry import FULL_SHAPE
-from ztfzarr.sky import UNCERTAINTY, Seen, seen
+from ztfzarr.export.wcs import by_wcs
+from ztfzarr.geometry import FULL_SHAPE, PIXEL_SCALE
+from ztfzarr.sky import UNCERTAINTY, edge_distance, pixels_of, seen
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.register import existing_document, open_raw, read_table
 from ztfzarr.store.template import dimension_lengths
@@ -21,7 +22,7 @@ ATTRIBUTES: Final[dict[str, dict[str, str]]] = {
     "x": {"units": "pixel", "long_name": "stored column, 0-based"},
     "y": {"units": "pixel", "long_name": "stored row, 0-based"},
     "edge": {"units": "pixel", "long_name": "distance to the quadrant's edge, negative outside"},
-    "uncertainty": {"units": "pixel", "long_name": "of x and y, without a WCS: measured on one exposure"},
+    "uncertainty": {"units": "pixel", "long_name": "of x and y: 125 pixels of the camera without a WCS"},
 }
 
 
@@ -63,8 +64,8 @@ def find(
 
     Notes
     -----
-    From the telescope's pointing and the table of quadrant corners: ``x`` and ``y`` are good to 125 pixels of the
-    camera, 2 arcmin. Raw files have no WCS.
+    From the telescope's pointing and the table of quadrant corners, which are good to 125 pixels of the camera,
+    2 arcmin: raw files have no WCS. Where the header of a quadrant has one, it is used, and good to a pixel.
     """
     if not (np.isfinite(ra) and -90 <= dec <= 90 and radius >= 0):
         raise RefusedError(
@@ -76,11 +77,17 @@ def find(
     group = open_raw(objects)
     rows = _selected(group, nights)
     ra0, dec0 = (read_table(group, name)[rows] for name in ("ra", "dec"))
-    found = seen(ra, dec, ra0, dec0, shape, radius=radius / 3600)
+    slack = UNCERTAINTY * PIXEL_SCALE / 3600  # what the pointing puts just outside, a WCS may put inside
+    found = seen(ra, dec, ra0, dec0, shape, radius=radius / 3600 + slack)
     at = rows[found.row]
     kept = read_table(group, "present")[at, found.ccd - 1] == 1
     kept[kept] = _of_the_sky(group, at[kept], band)
-    return _table(group, at, found, kept, shape)
+    places = {name: getattr(found, name)[kept] for name in ("ccd", "quadrant", "x", "y")}
+    places["uncertainty"] = np.full(int(kept.sum()), UNCERTAINTY * shape[1] / FULL_SHAPE[1])
+    places |= by_wcs(group, at[kept], places, (ra, dec))
+    places["edge"] = edge_distance(places["x"], places["y"], shape)
+    near = places["edge"] >= -pixels_of(radius / 3600, shape)
+    return _table(group, at[kept][near], {name: values[near] for name, values in places.items()})
 
 
 def _selected(group: Any, nights: tuple[int, int]) -> NDArray[np.intp]:
@@ -95,13 +102,8 @@ def _of_the_sky(group: Any, rows: NDArray[np.intp], band: str | None) -> NDArray
     return np.asarray(sky if band is None else sky & (read_table(group, "filter")[rows] == band), np.bool_)
 
 
-def _table(
-    group: Any, at: NDArray[np.intp], found: Seen, kept: NDArray[np.bool_], shape: tuple[int, int]
-) -> xr.Dataset:
-    columns: dict[str, Any] = {name: read_table(group, name)[at[kept]] for name in TOLD}
+def _table(group: Any, rows: NDArray[np.intp], places: dict[str, NDArray[Any]]) -> xr.Dataset:
+    columns: dict[str, Any] = {name: read_table(group, name)[rows] for name in TOLD} | places
     columns["time"] = columns["time"].astype("datetime64[us]").astype("datetime64[ns]")
-    columns |= {name: getattr(found, name)[kept] for name in ("ccd", "quadrant", "x", "y", "edge")}
-    columns["uncertainty"] = np.full(int(kept.sum()), UNCERTAINTY * shape[1] / FULL_SHAPE[1])
     order = np.lexsort((columns["quadrant"], columns["ccd"], columns["time"]))
-    variables = {n: ("match", v[order], ATTRIBUTES.get(n, {})) for n, v in columns.items()}
-    return xr.Dataset(variables)
+    return xr.Dataset({n: ("match", v[order], ATTRIBUTES.get(n, {})) for n, v in columns.items()})

@@ -139,7 +139,7 @@ def _cards(stamp: Stamp, position: tuple[float, float], version: str) -> list[tu
         ("DEC_POS", position[1], "position looked for, degrees"),
         ("X_POS", float(m.x), "its stored column, 0-based"),
         ("Y_POS", float(m.y), "its stored row, 0-based"),
-        ("POSERR", float(m.uncertainty), "uncertainty of both, pixels: no WCS"),
+        ("POSERR", float(m.uncertainty), "uncertainty of both, pixels"),
         ("X_FIRST", int(images["x"][0]), "stored column of this image's first, 0-based"),
         ("Y_FIRST", int(images["y"][0]), "stored row of this image's first, 0-based"),
     ]

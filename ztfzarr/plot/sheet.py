@@ -49,7 +49,7 @@ def contact_sheet(
     height = rows * CELL[1] + HEAD
     figure = Figure(figsize=(max(columns * CELL[0], 5), height))
     figure.text(0.01, 1 - 0.25 / height, title, va="center", fontsize=10, fontweight="bold")
-    note = f"north up, east left; circle: position ± {places[0, 2]:.0f} pixels (no WCS)"
+    note = f"north up, east left; circle: position ± {places[:, 2].max():.0f} pixels"
     figure.text(0.01, 1 - 0.42 / height, note, va="center", fontsize=7, color=INK)
     width = CELL[0] / float(figure.get_figwidth())
     for i, image in enumerate(images):
