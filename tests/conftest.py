@@ -42,14 +42,13 @@ def night_store(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reduced_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of CCDs 2 and 11 with masters and science, bias also as v2. Never changed: copy it to do harm."""
+    """A store of CCDs 2 and 11 with masters, science and its variance, and bias v2. Never changed: copy it."""
     folder = tmp_path_factory.mktemp("reduced")
     simulate_night(folder, ccds=CCDS, shape=(80, 64), bias=13, flats=3, science=2)
     path = folder / "night.zarr"
     ingest(path, [folder / "raw"])
-    reports = reduce(path) + reduce(
-        path, ["bias"], version="v2", recipe=read_recipe("", ["overscan.columns=25:30"])
-    )
+    reports = reduce(path, recipe=read_recipe("", ["science.variance=true"]))
+    reports += reduce(path, ["bias"], version="v2", recipe=read_recipe("", ["overscan.columns=25:30"]))
     assert not any(report.refused for report in reports)
     return path
 

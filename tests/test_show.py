@@ -230,8 +230,9 @@ def test_science_is_computed_where_it_is_not_stored(store: Path, tmp_path: Path)
     assert computed.title.startswith("science v1, computed")
     assert kept.title.startswith("science v1\n")
     np.testing.assert_allclose(pixels, computed.array.values, atol=0.0626)
-    with pytest.raises(ztfzarr.errors.StoreError, match="science/v1 has no mask"):
-        chosen(store, Wanted("mask"))
+    mask = chosen(copy, Wanted("mask", ccd=2))
+    assert mask.title.startswith("mask of science v1, computed")
+    assert np.array_equal(mask.array.values, chosen(store, Wanted("mask", ccd=2)).array.values)
 
 
 def test_differences_of_versions(store: Path) -> None:

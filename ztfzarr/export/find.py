@@ -13,8 +13,8 @@ from ztfzarr.errors import RefusedError
 from ztfzarr.export.wcs import by_wcs
 from ztfzarr.geometry import FULL_SHAPE, PIXEL_SCALE
 from ztfzarr.sky import UNCERTAINTY, edge_distance, pixels_of, seen
+from ztfzarr.store.group import existing_document, open_raw, read_table
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.register import existing_document, open_raw, read_table
 from ztfzarr.store.template import dimension_lengths
 
 TOLD: Final = ("exposure", "time", "night", "filter", "field", "exptime")

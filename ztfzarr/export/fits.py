@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ztfzarr.export.frames import PLANES, Frame
 from ztfzarr.export.headers import image_header, plane_header
 from ztfzarr.ingest.rare import quiet_astropy
-from ztfzarr.store.publish import rounded
+from ztfzarr.store.entries import rounded
 
 LOSSLESS: Final = {"compression_type": "GZIP_2", "quantize_level": 0}
 NO_DITHER: Final = -1
@@ -40,21 +40,23 @@ def file_content(
     Returns
     -------
     bytes
-        The image in the primary HDU, or compressed in the first extension; then MASK, VARIANCE and COUNT where
-        the product has them; each with CHECKSUM and DATASUM.
+        The image in the primary HDU, or compressed in the first extension; then MASK, VARIANCE, COUNT and BAD
+        where the product has them; each with CHECKSUM and DATASUM.
     """
     step = float(frame.recipe[frame.kind]["rounding"])
-    image = rounded(np.asarray(images[frame.kind].values, np.float32), step)
     header = image_header(frame, quadrant, raw)
-    planes = {name: (images[name].values, plane_header(frame, name)) for name in PLANES if name in images}
+    image, *others = (
+        rounded(images[name].values, name, frame.kind, step) for name in (frame.kind, *PLANES) if name in images
+    )
+    planes = [(p, plane_header(frame, n)) for p, n in zip(others, (n for n in PLANES if n in images), strict=True)]
     buffer = io.BytesIO()
     with quiet_astropy():
         if compress:
             hdus = [fits.PrimaryHDU(), _compressed(image, header, step)]
-            hdus += [_compressed(pixels, text, 0) for pixels, text in planes.values()]
+            hdus += [_compressed(pixels, text, 0) for pixels, text in planes]
         else:
             hdus = [fits.PrimaryHDU(image, header)]
-            hdus += [fits.ImageHDU(pixels, text) for pixels, text in planes.values()]
+            hdus += [fits.ImageHDU(pixels, text) for pixels, text in planes]
         fits.HDUList(hdus).writeto(buffer, checksum=True, output_verify="silentfix+ignore")
     return buffer.getvalue()
 

@@ -18,9 +18,9 @@ from ztfzarr.store.check import Selection
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.opening import open_version
-from ztfzarr.store.publish import find_version
+from ztfzarr.store.versions import find_version
 
-PLANES: Final = ("mask", "variance", "count")  # beside the image, where a product has them
+PLANES: Final = ("mask", "variance", "count", "bad")  # beside the image, where a product has them
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def _computed(store: str | os.PathLike[str], version: str, wanted: list[tuple[in
     recipe = recipe_for("science", default_recipe()) if found is None else found.recipe
     for exposure, ccd in wanted:
         one = science.isel(time=rows[exposure]).sel(ccd=ccd)
-        yield _frame("science", version, one, recipe, {}, {})
+        stored = one if recipe["science"]["variance"] else one.drop_vars("variance")
+        yield _frame("science", version, stored, recipe, {}, {})
 
 
 def _frame(

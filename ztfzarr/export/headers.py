@@ -16,8 +16,8 @@ from ztfzarr.geometry import rcid
 from ztfzarr.ingest.headers import file_headers, row_of
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.ingest.restore import own_cards
+from ztfzarr.store.group import open_raw
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.register import open_raw
 
 # FITS 4.0's own name of DN; dimensionless images have no unit.
 UNITS: Final = {"DN": "adu", "DN2": "adu2", "e-": "electron"}

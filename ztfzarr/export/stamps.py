@@ -21,7 +21,7 @@ from ztfzarr.reduce.calibrated import open_science
 from ztfzarr.store.files import write_file
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.opening import open_version
-from ztfzarr.store.publish import find_version
+from ztfzarr.store.versions import find_version
 
 PLANES: Final = ("mask", "variance")
 

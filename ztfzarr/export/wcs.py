@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ztfzarr.ingest.headers import header_blocks
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.ingest.restore import own_cards
-from ztfzarr.store.register import array_of
+from ztfzarr.store.group import array_of
 
 WITH_WCS: Final = 1.0  # pixel
 SAMPLE: Final = 16

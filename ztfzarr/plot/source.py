@@ -18,7 +18,7 @@ from ztfzarr.reduce.calibrated import open_science
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.opening import open_version
-from ztfzarr.store.publish import find_version
+from ztfzarr.store.versions import find_version
 
 KINDS: Final = ("raw", "bias", "flat", "science", "mask")
 
@@ -85,16 +85,12 @@ def _opened(store: str | os.PathLike[str], wanted: Wanted) -> tuple[xr.Dataset, 
         return open_cube(store), "raw", "raw"
     if wanted.kind in ("bias", "flat"):
         return open_version(store, wanted.kind, wanted.version), wanted.kind, name
-    if wanted.kind == "mask":
-        science = open_version(store, "science", wanted.version)
-        if "mask" not in science:
-            raise StoreError(f"science/{wanted.version} has no mask")
-        return science, "mask", f"mask of science {wanted.version}"
+    name = name if wanted.kind == "science" else f"mask of science {wanted.version}"
     if find_version(open_objects(store), "science", wanted.version) is not None:
         stored = open_version(store, "science", wanted.version)
         if rows_of(stored, wanted).size:
-            return stored, "science", name
-    return open_science(store, version=wanted.version), "science", f"{name}, computed"
+            return stored, wanted.kind, name
+    return open_science(store, version=wanted.version), wanted.kind, f"{name}, computed"
 
 
 def _entry(dataset: xr.Dataset, variable: str, wanted: Wanted, name: str) -> tuple[xr.DataArray, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Final
 
 import numpy as np
@@ -43,9 +44,10 @@ def open_cube(store: str | os.PathLike[str]) -> xr.Dataset:
     objects = open_objects(store)
     arrays = arrays_of(existing_document(objects))
     dataset = _open_plain(objects)
+    opening = uuid.uuid4().hex
     for name, first_image in (("raw", 0), ("overscan", 4)):
         attributes = {"long_name": DATA[name].long_name.split(" as ")[0], "units": "DN"}
-        decoded = DecodedArray(objects.location, arrays, name, first_image, dataset.sizes["time"])
+        decoded = DecodedArray(objects.location, arrays, name, first_image, dataset.sizes["time"], opening)
         data = indexing.LazilyIndexedArray(decoded)
         dataset[name] = xr.Variable(DATA[name].dims, data, attributes)
     time = dataset["time"].values

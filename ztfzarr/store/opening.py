@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.publish import existing_version
+from ztfzarr.store.versions import existing_version
 
 
 def open_version(store: str | os.PathLike[str], kind: str, version: str = "v1") -> xr.Dataset:

@@ -17,14 +17,22 @@ def windowed(pool: Executor, act: Callable[[Item], Result], items: Iterable[Item
     ``pool.map`` takes all the items at once: the results of quick work pile up where the caller is slow, and
     millions of items are millions of futures.
     """
+    for future in windowed_futures(pool, act, items, ahead):
+        yield future.result()
+
+
+def windowed_futures(
+    pool: Executor, act: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Future[Result]]:
+    """Submit to a pool as :func:`windowed` does; the futures in order, for the caller to take what they raise."""
     under_way: deque[Future[Result]] = deque()
     try:
         for item in items:
             if len(under_way) >= ahead:
-                yield under_way.popleft().result()
+                yield under_way.popleft()
             under_way.append(pool.submit(act, item))
         while under_way:
-            yield under_way.popleft().result()
+            yield under_way.popleft()
     finally:
         for future in under_way:
             future.cancel()
