@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +267,14 @@ def test_a_picture(store: Path, tmp_path: Path, arguments: list[Any], capsys: py
     assert [p.name for p in output.parent.iterdir()] == ["x.png"]
 
 
+def test_json(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "x.png"
+    assert run("show", store, "flat", "--ccd", 2, "-o", output, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"file": str(output), "title": ["flat v1", "night 2020-08-01 · zg · CCD 2"], "others": 2}
+    assert run("show", store, "flat", "--json") == 2
+
+
 WRONG = [
     pytest.param(["bias", "-o", "x.txt"], 2, "expected a name that ends in .png", id="suffix"),
     pytest.param(["bias", "--quadrant", 2, "-o", "x.png"], 2, "--quadrant without --ccd", id="quadrant"),
@@ -315,6 +325,41 @@ def test_without_matplotlib(
     monkeypatch.setattr(builtins, "__import__", missing)
     assert run("show", store, "bias", "-o", tmp_path / "x.png") == 2
     assert "pip install 'ztfzarr[plot]'" in capsys.readouterr().err
+
+
+# At full size
+
+
+FULL = """
+import resource
+import numpy as np, xarray as xr
+from matplotlib.figure import Figure
+from xarray.backends import BackendArray
+from xarray.core import indexing
+import dask
+from ztfzarr import plot
+
+class Sky(BackendArray):
+    shape, dtype = (16, 4, 3080, 3072), np.dtype(np.float32)
+    def __getitem__(self, key):
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self.read)
+    def read(self, key):
+        return np.ones([len(np.atleast_1d(np.arange(n)[k])) for n, k in zip(self.shape, key)], np.float32)
+
+labels = {d: np.arange(n) + (d in ("ccd", "quadrant")) for d, n in zip(("ccd", "quadrant", "y", "x"), Sky.shape)}
+sky = xr.DataArray(indexing.LazilyIndexedArray(Sky()), labels, tuple(labels))
+with dask.config.set(scheduler="threads", num_workers=2):
+    ax = plot.image(sky, ax=Figure().add_subplot())
+assert np.nanmean(ax.get_images()[0].get_array()) == 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_focal_plane_of_full_size_needs_less_than_a_gigabyte() -> None:
+    """Of 605 Mpix, 2.4 GB in float32."""
+    result = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 1_000_000  # kB
 
 
 # The page about it

@@ -51,7 +51,7 @@ def export(
     from ztfzarr.store.check import Selection
 
     try:
-        with progress(quiet) as shown:
+        with progress(quiet, "CCDs") as shown:
             report = run(
                 store, kind, directory, version=version, selection=Selection(*nights, ccds), name=name,
                 compress=compress, overwrite=overwrite, workers=workers,

@@ -119,7 +119,7 @@ def _cut(
             err=True,
         )
     files, refused = [], []
-    with progress(quiet) as shown:
+    with progress(quiet, "stamps") as shown:
         shown.step("stamps", found.sizes["match"])
         for outcome in write_stamps(store, found, output, position, size, version=version):
             if isinstance(outcome, tuple):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json
+from ztfzarr.cli.progress import progress
 
 KINDS: Final = ("raw", "bias", "flat", "science", "mask")
 FILTERS: Final = ("zg", "zr", "zi", "bi")
@@ -59,9 +62,7 @@ def show(
         options["quadrant"],
     )  # fmt: skip
     shown = chosen(store, wanted) if minus is None else subtracted(store, wanted, minus)
-    import dask
-
-    with dask.config.set(scheduler="threads", num_workers=min(READERS, len(os.sched_getaffinity(0)))):
+    with _drawing(quiet or output is None):
         try:
             figure = draw(
                 shown, wanted, minus=minus is not None, camera=options["camera"], median=options["median"]
@@ -80,6 +81,26 @@ def show(
         title = ", ".join(shown.title.split("\n"))
         more = f" ({counted(shown.others, 'other')} would fit)" if shown.others else ""
         click.echo(f"{output}: {title}{more}")
+
+
+@contextmanager
+def _drawing(quiet: bool) -> Iterator[None]:
+    """Let dask compute in a few threads, and show how far it is."""
+    import dask
+    from dask.callbacks import Callback
+
+    with progress(quiet, "steps") as shown:
+
+        def begin(_graph: Any, state: dict[str, Any]) -> None:
+            shown.step("show", len(state["waiting"]) + len(state["ready"]))
+
+        def done(*_task: Any) -> None:
+            shown.advance()
+
+        threads = min(READERS, len(os.sched_getaffinity(0)))
+        watched = Callback(start_state=begin, posttask=done)  # type: ignore[no-untyped-call]
+        with dask.config.set(scheduler="threads", num_workers=threads), watched:
+            yield
 
 
 def _check(kind: str, output: str | None, minus: str | None, options: dict[str, Any]) -> None:
