@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,7 @@ def export(
     overwrite : bool
         Replace files of other pixels; without it they are refused. Files of the same are left as they are.
     workers : int, optional
-        CCDs at a time, each 0.5 GB; default 2.
+        CCDs at a time; default 2, which take 0.7 GB.
     events : Events, optional
         For progress.
 
@@ -133,22 +133,19 @@ class _Job:
                     )
                 )
         try:
-            self._write_quadrants(frame, wanted)
+            for path in self._write_quadrants(frame, wanted):
+                report.written.append(str(path))
         except (ValueError, StoreError) as error:
             report.refused.append((frame.name, str(error)))
-        else:
-            report.written += [str(path) for _, path in wanted]
         return report
 
-    def _write_quadrants(self, frame: Frame, wanted: list[tuple[int, Path]]) -> None:
-        if not wanted:
-            return
-        raw = raw_headers(self.store, frame) if frame.kind == "science" else []
-        images = frame.images.sel(quadrant=[q for q, _ in wanted]).load()
+    def _write_quadrants(self, frame: Frame, wanted: list[tuple[int, Path]]) -> Iterator[Path]:
+        raw = raw_headers(self.store, frame) if wanted and frame.kind == "science" else []
         for quadrant, path in wanted:
-            write_file(
-                path, file_content(frame, quadrant, raw, images.sel(quadrant=quadrant), compress=self.compress)
-            )
+            # One by one: zarr reads lists of quadrants of a sharded array pixel by pixel, 10 times slower.
+            images = frame.images.sel(quadrant=quadrant).load()
+            write_file(path, file_content(frame, quadrant, raw, images, compress=self.compress))
+            yield path
 
 
 def _written_version(path: Path) -> str:
