@@ -31,10 +31,13 @@ def verify(
     from ztfzarr.errors import StoreError
     from ztfzarr.ingest.compare import compare_files
     from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
+    from ztfzarr.store.check_products import entry_faults, made_places, version_faults
     from ztfzarr.store.objects import open_objects
     from ztfzarr.store.register import open_raw
+    from ztfzarr.store.versions import versions_of
 
     objects = open_objects(store)
+    entries = 0
     faults = metadata_faults(objects)
     with progress(quiet) as shown:
         if paths:
@@ -49,10 +52,17 @@ def verify(
             checked = len(files)
             shown.step("verify", checked)
             faults += shard_faults(objects, files, workers=workers, done=shown.advance)
+            for version in versions_of(objects):
+                faults += version_faults(version)
+                places = made_places(version)
+                shown.step(version.group, len(places))
+                faults += entry_faults(version, places, workers=workers, done=shown.advance)
+                entries += len(places)
     for fault in faults:
         click.echo(fault, err=True)
     if as_json:
-        print_json({"files": checked, "faults": faults})
+        print_json({"files": checked, "entries": entries, "faults": faults})
     elif not quiet:
-        click.echo(f"checked {counted(checked, 'file')}: {counted(len(faults), 'fault')}")
+        products = f", {entries} entries of products" if entries else ""
+        click.echo(f"checked {counted(checked, 'file')}{products}: {counted(len(faults), 'fault')}")
     return 1 if faults else 0

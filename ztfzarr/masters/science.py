@@ -60,10 +60,11 @@ def science(
 
     def calibrated(one: xr.Dataset, lamp: xr.Dataset) -> xr.Dataset:
         raw, level, counts = _detrended(one, **(detrending or {}))
-        found = lamp["bad"] if "bad" in lamp else bad_pixels(bias, lamp)
-        dark, light, response = (matching_master(v, raw) for v in (bias["bias"], lamp["flat"], lamp["level"]))
-        image = calibrate(counts, dark, light, response)
-        bad = matching_master(found, raw)
+        names = ["flat", "level"] + (["bad"] if "bad" in lamp else ["count"])
+        dark = _matching(bias[["bias"] if "bad" in lamp else ["bias", "count"]], raw)
+        light = _matching(lamp[names], raw)
+        image = calibrate(counts, dark["bias"], light["flat"], light["level"])
+        bad = light["bad"] if "bad" in light else bad_pixels(dark, light)
         mask = science_mask(raw, level, image, bad, saturation=saturation, suspect=suspect)
         return xr.Dataset({"science": image, "mask": mask})
 
@@ -106,16 +107,20 @@ def science_variance(
     def predicted(one: xr.Dataset, lamp: xr.Dataset) -> xr.Dataset:
         raw, _, counts = _detrended(one, **(detrending or {}))
         dark, light = (
-            v.map(matching_master, keep_attrs=True, counts=raw)
-            for v in (bias[["bias", "variance"]], lamp[["flat", "variance"]])
+            _matching(bias[["bias", "variance"]], raw),
+            _matching(lamp[["flat", "variance", "level"]], raw),
         )
         noise = [
             matching_master(one[name].mean("time", skipna=True) if given is None else given, raw[0])
             for name, given in (("gain", gain), ("read_noise", read_noise))
         ]
-        return calibrated_variance(counts, dark, light, matching_master(lamp["level"], raw), *noise).to_dataset()
+        return calibrated_variance(counts, dark, light, light["level"], *noise).to_dataset()
 
     return _by_filter(exposures, flat, predicted)["variance"]
+
+
+def _matching(masters: xr.Dataset, counts: xr.DataArray) -> xr.Dataset:
+    return masters.map(matching_master, keep_attrs=True, counts=counts)
 
 
 def _detrended(
