@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 import zarr
 from astropy.io import fits
-from numpy.typing import NDArray
 
 from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
+from ztfzarr.store.register import existing_document, open_raw, read_table
 
 
 def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0) -> fits.Header:
@@ -35,7 +33,7 @@ def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0)
     Raises
     ------
     StoreError
-        If the cube has no such file.
+        If the cube has no such file, or its headers are lost or damaged.
     """
     objects = open_objects(store)
     existing_document(objects)
@@ -43,10 +41,9 @@ def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0)
         raise StoreError(f"no CCD {ccd}, HDU {hdu}: expected 1-16 and 0-8")
     group = open_raw(objects)
     row = row_of(group, exposure)
-    blocks = header_blocks(array_of(group, "header")[row, ccd - 1, hdu])
-    if not blocks:
+    if read_table(group, "present", (row, ccd - 1)) != 1:
         raise StoreError(f"exposure {exposure} has no file of CCD {ccd} in {objects.location}")
-    return parsed_header(blocks)
+    return parsed_header(file_headers(group, row, ccd)[hdu])
 
 
 def parsed_header(blocks: bytes) -> fits.Header:
@@ -64,12 +61,10 @@ def row_of(group: zarr.Group, exposure: int) -> int:
 
 
 def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
-    """Return the header blocks of the nine HDUs of a file."""
-    table = np.asarray(array_of(group, "header")[row, ccd - 1])
-    return [header_blocks(table[hdu]) for hdu in range(N_HDU)]
-
-
-def header_blocks(padded: Any) -> bytes:
-    """Return header blocks without their padding: no FITS header holds a byte 0."""
-    values: NDArray[np.uint8] = np.asarray(padded)
-    return values.tobytes().rstrip(b"\0")
+    """Return the header blocks of the nine HDUs of a file; StoreError if any is lost or damaged."""
+    table = read_table(group, "header", (row, ccd - 1))
+    # Without their padding: no FITS header holds a byte 0.
+    headers = [table[hdu].tobytes().rstrip(b"\0") for hdu in range(N_HDU)]
+    if not all(headers):
+        raise StoreError(f"raw/header: header of HDU {headers.index(b'')} is missing")
+    return headers

@@ -124,8 +124,8 @@ def find_sources(paths: Sequence[str]) -> tuple[list[Source], list[tuple[str, st
     Parameters
     ----------
     paths : sequence of str
-        Files, folders (searched through for names in .fits and .fits.fz), globs, URLs of files or, ending in
-        a slash, of prefixes.
+        Files, folders (searched through for names in .fits and .fits.fz), globs, URLs of such files or of
+        prefixes.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def find_sources(paths: Sequence[str]) -> tuple[list[Source], list[tuple[str, st
 def _labels(path: str, refused: list[tuple[str, str]]) -> Iterator[str]:
     """Find the files that a path names; folders below it that cannot be read go to ``refused``."""
     if "://" in path and not path.startswith("file://"):
-        yield from _below_url(path) if path.endswith("/") else [path]
+        yield from [path] if path.endswith(SUFFIXES) else _below_url(path)
         return
     path = path.removeprefix("file://")
     if _exists(path):
@@ -181,15 +181,25 @@ def _is_folder(path: str) -> bool:
 
 
 def _below_folder(folder: str, refused: list[tuple[str, str]]) -> Iterator[str]:
+    """Find the raw files below a folder and below linked ones, each folder once: a link may lead to a parent."""
+    seen: set[str] = set()
+
     def unreadable(error: OSError) -> None:
         refused.append((str(error.filename), f"cannot be read: {error.strerror}"))
 
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
+    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
         found = sorted(name for name in (*names, *folders) if name.endswith(SUFFIXES))
         folders[:] = sorted(name for name in folders if not name.endswith(SUFFIXES))
         yield from (str(Path(parent, name)) for name in found)
 
 
 def _below_url(url: str) -> Iterator[str]:
-    for batch in obstore.list(_open_url(url)[0]):
-        yield from (url + meta["path"] for meta in batch if meta["path"].endswith(SUFFIXES))
+    if "*" in url:
+        raise RefusedError("globs are of local paths: expected the URL of a file or of a prefix")
+    prefix = url.rstrip("/") + "/"
+    for batch in obstore.list(_open_url(prefix)[0]):
+        yield from (prefix + meta["path"] for meta in batch if meta["path"].endswith(SUFFIXES))

@@ -22,9 +22,6 @@ from ztfzarr.store.versions import find_version
 
 # distributed warns of ports and of what we kill
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),
-]  # distributed warns of ports and of our kills
 
 
 @pytest.fixture(scope="module")

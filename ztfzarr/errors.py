@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class RefusedError(ValueError):
     """An input is refused: its text is one line that says what is wrong, where, and what was expected."""
@@ -13,3 +17,14 @@ class StoreError(RuntimeError):
 
 class RecipeError(ValueError):
     """A recipe is not valid, or not that of the version it is asked for."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of writing it: of a full disk the operating system says no more than that."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

@@ -44,6 +44,8 @@ def simulate(
 
     from ztfzarr.simulate import simulate_night
 
+    if night[0] != night[1]:
+        raise click.UsageError("--night: expected one night, such as 2020-08-01")
     with progress(quiet) as shown:
         begun: list[bool] = []
 

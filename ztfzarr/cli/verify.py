@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting
+from ztfzarr.cli.options import ALL_NIGHTS, counted, print_json, reporting, selecting
 from ztfzarr.cli.progress import progress
 
 
@@ -29,6 +29,7 @@ def verify(
     for card, and by their SHA-256.
     """
     from ztfzarr.errors import StoreError
+    from ztfzarr.geometry import CCDS
     from ztfzarr.ingest.compare import compare_files
     from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
     from ztfzarr.store.check_products import entry_faults, made_places, version_faults
@@ -36,12 +37,16 @@ def verify(
     from ztfzarr.store.register import open_raw
     from ztfzarr.store.versions import versions_of
 
+    if paths and (nights, ccds) != (ALL_NIGHTS, CCDS):
+        raise click.UsageError("--night and --ccds choose what is checked of STORE alone: give no PATH with them")
     objects = open_objects(store)
     entries = 0
     faults = metadata_faults(objects)
     with progress(quiet) as shown:
         if paths:
             checked, found = compare_files(objects, paths, workers=workers, step=shown.step, done=shown.advance)
+            if not checked and not found:
+                raise click.UsageError("nothing to compare: expected raw files in .fits or .fits.fz")
             faults += found
         else:
             faults += table_faults(objects)

@@ -113,7 +113,7 @@ def _made_sky(channel: _Channel) -> Image:
 def _real_sky(channel: _Channel, image: Image) -> Image:
     """Cut a window for the quadrant, the same for each exposure of a field but for the pointing error."""
     seed, field, now = channel.camera.seed, channel.exposure.field, channel.now
-    row, column = stream(seed, "window", field, channel.ccd, channel.quadrant).integers(0, image.shape)
+    row, column = scene.sky_window(seed, field, channel.ccd, channel.quadrant, (image.shape[0], image.shape[1]))
     corner = (row - round(now.shift_y), column - round(now.shift_x))
     return np.maximum(scene.cut_sky(image, corner, channel.camera.shape), 0)
 

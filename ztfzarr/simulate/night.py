@@ -86,13 +86,12 @@ def simulate_night(
         raise ValueError(f"workers = {workers}: expected 1 or more")
     exposures = schedule(night, bias=bias, flats=flats, science=science, seed=seed)
     image = None if sky is None else os.fspath(sky)
-    if image is not None:
-        read_sky(image)
+    pixels = None if image is None else read_sky(image)
     top, shape = Path(directory), (shape[0], shape[1])
     # CCD by CCD, so that a process makes each camera once.
     tasks = [_Task(top, e, ccd, shape, seed, image) for ccd in ccds for e in exposures]
     paths = _write_all(tasks, workers, progress)
-    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures)
+    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels)
     return sorted(paths)
 
 

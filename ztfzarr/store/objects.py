@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -24,8 +24,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, ObjectStore
 
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+from ztfzarr.errors import naming
 
 Result = TypeVar("Result")
 
@@ -181,7 +180,7 @@ class DurableStore(LocalStore):
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+    with naming(path), path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -236,9 +235,10 @@ def _sync_folder(folder: Path) -> None:
 
 def open_url(url: str) -> ObstoreStore:
     """Open a prefix of an object store, or a folder of a web server; credentials from the environment."""
-    plain: ClientConfig = {"allow_http": True} if url.startswith("http://") else {}
-    store: ObstoreStore = from_url(url, client_options=plain)
-    return store
+    if url.startswith("http://"):
+        return from_url(url, client_options={"allow_http": True})
+    # Any options, even {}, would undo what the environment says, such as AWS_ALLOW_HTTP of a site's own server.
+    return from_url(url)
 
 
 class RemoteObjects:
