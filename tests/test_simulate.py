@@ -282,9 +282,9 @@ def test_illumination_is_continuous_across_quadrants(made):
     def lit(quadrant):
         return illumination(made.illumination[0], *coordinates(6, quadrant, SHAPE))
 
-    # On the sky, east right, q2 lies left of q1, and q3 below q2; stored columns run west, stored rows south.
+    # On the sky q2 lies left of q1, and q3 below q2; stored, both axes are reversed.
     np.testing.assert_allclose(lit(2)[:, 0], lit(1)[:, -1], atol=3e-4)
-    np.testing.assert_allclose(lit(2)[-1], lit(3)[0], atol=3e-4)
+    np.testing.assert_allclose(lit(2)[0], lit(3)[-1], atol=3e-4)
     assert np.ptp(lit(1)) > 2e-3
 
 

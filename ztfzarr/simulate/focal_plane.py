@@ -34,18 +34,18 @@ def coordinates(
     u : (x,) float32
         -1 to 1 from left to right with north up and east right: falls with the stored column.
     v : (y,) float32
-        -1 to 1 from top to bottom: grows with the stored row.
+        -1 to 1 from top to bottom: falls with the stored row.
     """
     (row, column), (down, right) = _place(FOCAL_PLANE, ccd), _place(CCD_LAYOUT, quadrant)
     v = _along(row, down, shape[0], GAP_Y / FULL_SHAPE[0])
-    u = _along(column, right, shape[1], GAP_X / FULL_SHAPE[1])[::-1]
+    u = _along(column, right, shape[1], GAP_X / FULL_SHAPE[1])
     return u, v
 
 
 def _along(ccd: int, quadrant: int, pixels: int, gap: float) -> NDArray[np.float32]:
-    """Place the pixels of a quadrant along one axis."""
+    """Place the stored pixels of a quadrant along one axis; the stored order runs against the axis."""
     pitch, width = (2 + gap) * pixels, (8 + 3 * gap) * pixels
-    position = ccd * pitch + quadrant * pixels + np.arange(pixels) + 0.5
+    position = ccd * pitch + quadrant * pixels + np.arange(pixels)[::-1] + 0.5
     return (2 * position / width - 1).astype(np.float32)
 
 
