@@ -236,6 +236,44 @@ def test_measured_noise_is_used_on_request(copy: Path) -> None:
     assert np.array_equal(lazy.values, stored.values, equal_nan=True)
 
 
+@pytest.mark.parametrize("setting", ["on", "auto"])
+def test_pocket_in_science_and_flats(tmp_path: Path, setting: str) -> None:
+    """The pocket is corrected in flats and science, alike stored, computed and by the library; not in biases."""
+    night = 20200801 if setting == "on" else 20191021  # auto: from 2019-10-22 on
+    simulate_night(tmp_path, night=night, ccds=(6,), shape=(70, 96), bias=14, flats=3, science=3, pocket=True)
+    path = tmp_path / "night.zarr"
+    assert not ingest(path, [tmp_path / "raw"]).refused
+    assert call("run", path, *EXACT, "-q") == 0
+    assert call("run", path, "--version", "v2", "--set", f"pocket.correct={setting}", *EXACT, "-q") == 0
+    plain, corrected = (opened(path, f"science/{v}").sel(ccd=[6]) for v in ("v1", "v2"))
+    rows = (plain["imgtype"] == "object").values
+    changed = np.nanmax(np.abs((corrected["science"] - plain["science"]).values[rows]))
+    assert np.array_equal(
+        opened(path, "bias/v1")["bias"].values, opened(path, "bias/v2")["bias"].values, equal_nan=True
+    )
+    if setting == "auto":
+        assert changed == 0
+        return
+    assert changed > 1
+    stored = corrected.isel(time=rows).sortby("time")
+    lazy = ztfzarr.open_science(path, version="v2").sel(ccd=[6])
+    for name in ("science", "mask"):
+        assert np.array_equal(lazy[name].values, stored[name].values, equal_nan=True)
+    part = {"quadrant": [2, 0], "y": slice(60, 10, -7), "x": [5, 90, 6]}
+    assert np.array_equal(lazy["science"].isel(part).values, stored["science"].isel(part).values, equal_nan=True)
+    bias, flat = (opened(path, f"{kind}/v2").isel(night=0).sel(ccd=[6]) for kind in ("bias", "flat"))
+    sky = exposures_of(path, night, "object")
+    expected = ztfzarr.science(sky, bias, flat, detrending={"pocket": "on"})
+    assert np.array_equal(stored["science"].values, expected["science"].values, equal_nan=True)
+    lamps = ztfzarr.master_flat(exposures_of(path, night, "flat"), bias, detrending={"pocket": "on"})
+    np.testing.assert_allclose(flat["flat"].values, lamps["flat"].values, rtol=3e-7)
+
+
+def exposures_of(store: Path, night: int, imgtype: str) -> xr.Dataset:
+    cube = ztfzarr.open_cube(store)
+    return cube.isel(time=((cube["imgtype"] == imgtype) & (cube["night"] == night)).values).sel(ccd=[6])
+
+
 def test_variance_is_stored_on_request_only(store: Path) -> None:
     assert "variance" not in opened(store, "science/v1")
     assert opened(store, "science/v1")["mask"].attrs["flag_masks"] == list(MASKS.values())

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.kernels.median import calibrated_median
-from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames, matching_master
+from ztfzarr.masters.frames import CLIP, Frames, combine_frames, matching_master
+from ztfzarr.masters.pocket import detrended_frames
 from ztfzarr.masters.selection import MINIMUM, night_of_frames, require_frames
 
 RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a common level leaves
@@ -47,7 +48,7 @@ def master_flat(
     method, clip, relative
         See :func:`~ztfzarr.masters.frames.combine_frames`.
     detrending : mapping, optional
-        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
     Returns
     -------
@@ -138,7 +139,7 @@ def led_flat(
     """
     leds = ", ".join(map(str, sorted(set(exposures["led"].values.tolist()))))
     require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {leds}")
-    frames = calibrated_frames(exposures, **(detrending or {}))
+    frames = detrended_frames(exposures, **(detrending or {}))
     offset = matching_master(bias, frames.counts)
     levels = frame_medians(frames, offset)
     scale = levels.mean("time", skipna=True) / levels
