@@ -76,6 +76,8 @@ def _coordinates(place: np.ndarray) -> dict[str, Any]:
         "filter": np.array(["bi", "zg", "zr"], object)[kind],
         "led": np.where(kind == 1, 2, -1).astype(np.int16),
         "exptime": np.where(kind == 0, 0.0, 30.0),
+        "ra": place * 137.50776 % 360,  # spread over the sky that Palomar sees
+        "dec": np.degrees(np.arcsin(place * 0.61803 % 1.5 - 0.5)),
     }
 
 
@@ -148,6 +150,7 @@ def report(store: Path, present: list[int]) -> None:
     rows = night.raw.sel(ccd=CCD, quadrant=2).isel(y=slice(100, 110))
     _timed(f"10 rows of a quadrant, {night.sizes['time']} exposures, {FILES} of them there", rows.load)
     _timed("`ztfzarr ls`", lambda: nights(store))
+    _timed("`ztfzarr find`", lambda: ztfzarr.find(store, 100.0, 20.0))
     objects, again = open_objects(store), [_filled(number) for number in present]
     _timed("mark a file", lambda: mark(objects, again))
 

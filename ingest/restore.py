@@ -235,16 +235,16 @@ def uncompressed(headers: Sequence[bytes], images: Sequence[StoredImage]) -> byt
     """Make an uncompressed FITS file with a raw file's pixels, as float32 DN, and its cards."""
     buffer = io.BytesIO()
     with quiet_astropy():
-        made = [fits.PrimaryHDU(header=_own_cards(headers[0]))]
+        made = [fits.PrimaryHDU(header=own_cards(headers[0]))]
         for text, image in zip(headers[1:], images, strict=True):
             pixels = image.integers.copy()
             decode_rows(pixels, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
-            made.append(fits.ImageHDU(pixels.view(np.float32), header=_own_cards(text)))
+            made.append(fits.ImageHDU(pixels.view(np.float32), header=own_cards(text)))
         fits.HDUList(made).writeto(buffer, checksum=True, output_verify="silentfix+ignore")
     return buffer.getvalue()
 
 
-def _own_cards(blocks: bytes) -> fits.Header:
+def own_cards(blocks: bytes) -> fits.Header:
     """Return the cards that do not describe how the file stores its pixels."""
     header = fits.Header.fromstring(blocks).copy(strip=True)
     for pattern in COMPRESSION_CARDS:

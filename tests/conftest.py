@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ztfzarr.ingest.run import ingest
+from ztfzarr.recipe import read_recipe
+from ztfzarr.reduce.run import reduce
 from ztfzarr.simulate import simulate_night
 
 SHAPE = (70, 96)  # rows and columns of a quadrant: small, and none a multiple of the other or of a chunk
@@ -36,6 +38,19 @@ def night_store(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert report.ingested == 36
     assert not report.refused
     return store
+
+
+@pytest.fixture(scope="session")
+def reduced_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of CCDs 2 and 11 with masters, science and its variance, and bias v2. Never changed: copy it."""
+    folder = tmp_path_factory.mktemp("reduced")
+    simulate_night(folder, ccds=CCDS, shape=(80, 64), bias=13, flats=3, science=2)
+    path = folder / "night.zarr"
+    ingest(path, [folder / "raw"])
+    reports = reduce(path, recipe=read_recipe("", ["science.variance=true"]))
+    reports += reduce(path, ["bias"], version="v2", recipe=read_recipe("", ["overscan.columns=25:30"]))
+    assert not any(report.refused for report in reports)
+    return path
 
 
 @pytest.fixture

@@ -48,13 +48,29 @@ def test_stored_columns_are_those_read(quadrant: int, width: int, limits: tuple[
     assert sorted(read) == list(stored)
 
 
+# CD matrix (degrees per pixel; rows: to the east, to the north) of CCD 13 q3 in the header of ztf_20200924431759.
+REAL_CD = np.array([[-2.811703032876e-4, -7.697098117566e-6], [7.721274603541e-6, -2.811698359281e-4]])
+
+
+def test_a_quadrant_on_the_sky() -> None:
+    """The real header: stored columns run to the west and stored rows to the south."""
+    stored = np.arange(12).reshape(3, 4)
+    (east_x, east_y), (north_x, north_y) = REAL_CD
+    assert east_x < -30 * abs(east_y)
+    assert north_y < -30 * abs(north_x)
+    shown = geometry.on_sky(stored)  # row 0 at the bottom, column 0 at the left
+    assert shown[-1, -1] == stored[0, 0]  # north-east
+    assert np.array_equal(geometry.on_sky(shown), stored)
+
+
 def test_a_ccd_on_the_sky() -> None:
     quadrants = np.arange(4 * 2 * 3).reshape(4, 2, 3)
     joined = geometry.ccd_on_sky(quadrants)
     q1, q2, q3, q4 = (geometry.on_sky(q) for q in quadrants)
-    assert np.array_equal(joined, np.vstack([np.hstack([q2, q1]), np.hstack([q3, q4])]))
-    # [::-1, ::-1] of a stored quadrant is north up: its stored corner (0, 0) is the south-east, shown right.
-    assert joined[1, -1] == quadrants[0, 0, 0]
+    assert np.array_equal(joined, np.vstack([np.hstack([q3, q4]), np.hstack([q2, q1])]))
+    # Each amplifier reads the corner of the CCD that it stands at first.
+    first_read = [geometry.in_read_order(quadrants[q - 1], q)[0, 0] for q in geometry.QUADRANTS]
+    assert first_read == [joined[-1, -1], joined[-1, 0], joined[0, 0], joined[0, -1]]
 
 
 def test_the_focal_plane_agrees_with_the_corner_table() -> None:

@@ -12,24 +12,28 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import itself and those above it in this list (DESIGN §4).
 LAYERS = (
-    ("errors", "geometry", "tables"),
+    ("errors", "geometry", "tables", "sky"),
     ("kernels",),
     ("steps", "masters"),
     ("schemas", "schema", "recipe"),
     ("store",),
     ("simulate", "ingest", "reduce"),
+    ("plot",),
+    ("export",),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 BESIDE = {"simulate", "ingest", "reduce"}
 FORBIDDEN = {
     "reduce": {"astropy"},
+    "sky": {"xarray", "zarr", "astropy", "dask"},
     "geometry": {"xarray", "zarr", "astropy", "dask"},
     "kernels": {"xarray", "zarr", "astropy", "dask"},
     "steps": {"zarr", "astropy", "pathlib", "os"},
     "masters": {"zarr", "astropy", "pathlib", "os"},
     "store": {"astropy"},
-    "cli": {"astropy", "zarr", "xarray", "numba"},
+    "plot": {"zarr"},
+    "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},
 }
 
 

@@ -120,5 +120,5 @@ def test_timings(long_cube, capsys):
     store, present, _ = long_cube
     million.report(store, present)
     printed = capsys.readouterr().out
-    assert printed.count("|") == 3 * 7
+    assert printed.count("|") == 3 * 8
     print(printed)

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from ztfzarr.export.ccddata import to_ccddata
+    from ztfzarr.export.find import find
     from ztfzarr.ingest.fits import open_fits
     from ztfzarr.ingest.headers import header
     from ztfzarr.masters.bias import master_bias
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bad_pixels",
     "detrend",
+    "find",
     "header",
     "master_bias",
     "master_flat",
@@ -32,12 +35,14 @@ __all__ = [
     "relative_levels",
     "science",
     "science_variance",
+    "to_ccddata",
 ]
 
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
 _HOME: Final = {
     "bad_pixels": "ztfzarr.masters.mask",
     "detrend": "ztfzarr.steps.detrend",
+    "find": "ztfzarr.export.find",
     "header": "ztfzarr.ingest.headers",
     "master_bias": "ztfzarr.masters.bias",
     "master_flat": "ztfzarr.masters.flat",
@@ -49,6 +54,7 @@ _HOME: Final = {
     "relative_levels": "ztfzarr.masters.flat",
     "science": "ztfzarr.masters.science",
     "science_variance": "ztfzarr.masters.science",
+    "to_ccddata": "ztfzarr.export.ccddata",
 }
 
 

@@ -113,18 +113,23 @@ def stored_columns(quadrant: int, first: int, stop: int, width: int) -> slice:
 
 
 def on_sky(image: NDArray[Pixel]) -> NDArray[Pixel]:
-    """View a stored quadrant north up, **east right** (mirrored against a chart). Its own inverse.
+    """View a stored quadrant from south to north and from west to east. Its own inverse.
 
     Parameters
     ----------
     image : (..., y, x)
-        As stored; row 0 is the top of the result.
+        As stored: row 0 is the northern edge, column 0 the eastern one (CD matrix of the real quadrant).
+
+    Returns
+    -------
+    (..., y, x)
+        Drawn with row 0 at the bottom: north up, **east right**, mirrored against a chart.
     """
     return image[..., ::-1, ::-1]
 
 
 def ccd_on_sky(quadrants: NDArray[Pixel]) -> NDArray[Pixel]:
-    """Join the four stored quadrants of a CCD north up, east right: q2 q1 over q3 q4.
+    """Join the four stored quadrants of a CCD from south to north and from west to east.
 
     Parameters
     ----------
@@ -134,9 +139,9 @@ def ccd_on_sky(quadrants: NDArray[Pixel]) -> NDArray[Pixel]:
     Returns
     -------
     (2 y, 2 x)
-        Row 0 is the northern edge.
+        Drawn with row 0 at the bottom: q2 q1 over q3 q4. The first-read pixels are the corners.
     """
-    return np.block([[on_sky(quadrants[q - 1]) for q in row] for row in CCD_LAYOUT])
+    return np.block([[on_sky(quadrants[q - 1]) for q in row] for row in CCD_LAYOUT[::-1]])
 
 
 def night_of(time: NDArray[np.datetime64]) -> NDArray[np.int32]:

@@ -20,9 +20,12 @@ COMMANDS: Final = {
     "run": ("ztfzarr.cli.reduce", "Make whatever a store lacks: bias, flat, science."),
     "ls": ("ztfzarr.cli.listing", "List the nights of a store."),
     "info": ("ztfzarr.cli.listing", "Say what a store holds, its size, and how to open it."),
+    "find": ("ztfzarr.cli.find", "Find the exposures that saw a position, and cut stamps."),
+    "show": ("ztfzarr.cli.show", "Draw an image of a store: a quadrant, a CCD or the focal plane."),
     "compare": ("ztfzarr.cli.versions", "Say in what two versions of a product differ."),
     "drop": ("ztfzarr.cli.versions", "Delete a version of a product."),
     "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),
+    "export": ("ztfzarr.cli.export", "Write a product of a store as FITS files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
 }
 

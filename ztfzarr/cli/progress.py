@@ -36,7 +36,8 @@ class Silent:
 class Lines(Silent):
     """Plain lines on standard error, for logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
         self.step("", 0)
 
     def step(self, name: str, total: int) -> None:
@@ -54,23 +55,23 @@ class Lines(Silent):
             seconds = now - self.started
             left = seconds / self.count * (self.total - self.count)
             rate = f", {self.megapixels / seconds:.0f} Mpix/s" if self.megapixels else ""
-            click.echo(f"{self.name}: {self.count}/{self.total} files{rate}, {left:.0f} s left", err=True)
+            click.echo(f"{self.name}: {self.count}/{self.total} {self.noun}{rate}, {left:.0f} s left", err=True)
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Progress]:
-    """Show progress on standard error, unless ``quiet``."""
+def progress(quiet: bool, noun: str = "files") -> Iterator[Progress]:
+    """Show progress on standard error, unless ``quiet``; ``noun`` is what is counted."""
     if quiet:
         yield Silent()
     elif not sys.stderr.isatty():
-        yield Lines()
+        yield Lines(noun)
     else:
-        with _bar() as bar:
+        with _bar(noun) as bar:
             yield bar
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def _bar(noun: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -93,6 +94,6 @@ def _bar() -> Iterator[Progress]:
                 seconds = max(time.monotonic() - self.started, 1e-6)
                 unit = f"{self.megapixels / seconds:.0f} Mpix/s" if self.megapixels else ""
                 if self.task is not None:
-                    rich.update(self.task, advance=1, rate=unit or f"{self.count / seconds:.0f} files/s")
+                    rich.update(self.task, advance=1, rate=unit or f"{self.count / seconds:.0f} {self.noun}/s")
 
-        yield Bar()
+        yield Bar(noun)

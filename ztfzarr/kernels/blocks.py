@@ -1,4 +1,4 @@
-"""Medians of the blocks of an image: what varies slowly, whatever single pixels and columns do."""
+"""Blocks of an image: medians are what varies slowly, whatever single pixels do; means and flags make it small."""
 
 from __future__ import annotations
 
@@ -31,6 +31,38 @@ def block_medians(image: NDArray[np.float32], height: int, width: int) -> NDArra
                         values[n] = image[y, x]
                         n += 1
             out[i, j] = np.median(values[:n]) if n > 0 else np.nan
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def block_means(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Return the mean of the finite pixels of each block of :func:`block_medians`; NaN of none."""
+    ny, nx = image.shape
+    rows, columns = max(round(ny / height), 1), max(round(nx / width), 1)
+    out = np.empty((rows, columns), np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            total, n = 0.0, 0
+            for y in range(i * ny // rows, (i + 1) * ny // rows):
+                for x in range(j * nx // columns, (j + 1) * nx // columns):
+                    if np.isfinite(image[y, x]):
+                        total += image[y, x]
+                        n += 1
+            out[i, j] = total / n if n > 0 else np.nan
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def block_flags(mask: NDArray[np.uint16], height: int, width: int) -> NDArray[np.uint16]:
+    """Return the bits that any pixel of each block of :func:`block_medians` has."""
+    ny, nx = mask.shape
+    rows, columns = max(round(ny / height), 1), max(round(nx / width), 1)
+    out = np.zeros((rows, columns), np.uint16)
+    for i in range(rows):
+        for j in range(columns):
+            for y in range(i * ny // rows, (i + 1) * ny // rows):
+                for x in range(j * nx // columns, (j + 1) * nx // columns):
+                    out[i, j] |= mask[y, x]
     return out
 
 

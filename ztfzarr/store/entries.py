@@ -56,7 +56,7 @@ def encode_part(
     lead = len(version.product.entry)
     height, width = form.chunk[-2:]
     step = float(version.recipe[version.kind]["rounding"])
-    rounded_values = _rounded(np.asarray(values, variable.dtype), name, version.kind, step)
+    rounded_values = rounded(np.asarray(values, variable.dtype), name, version.kind, step)
     config = _coding(name, version.kind, variable.dtype, step)
     chunks = {}
     for q in range(values.shape[0]):
@@ -83,7 +83,7 @@ def _coding(name: str, kind: str, dtype: str, step: float) -> ChunkConfig:
     return ChunkConfig(LEVEL, mode_spec=ModeSpec.try_float_mult(step), delta_spec=delta)
 
 
-def _rounded(values: NDArray[Any], name: str, kind: str, step: float) -> NDArray[Any]:
+def rounded(values: NDArray[Any], name: str, kind: str, step: float) -> NDArray[Any]:
     """Round below the noise, for then it takes less room."""
     if step == 0 or name not in (kind, "variance"):
         return values

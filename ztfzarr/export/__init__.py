@@ -1,0 +1,1 @@
+"""Products as FITS files and CCDData, and positions on the sky looked up in a store."""

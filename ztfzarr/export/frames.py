@@ -1,0 +1,122 @@
+"""What is exported: each CCD of an exposure of the sky, or of a night's masters."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from ztfzarr.errors import StoreError
+from ztfzarr.recipe import Recipe, default_recipe, recipe_for
+from ztfzarr.reduce.calibrated import open_science
+from ztfzarr.store.check import Selection
+from ztfzarr.store.cube import open_cube
+from ztfzarr.store.objects import open_objects
+from ztfzarr.store.opening import open_version
+from ztfzarr.store.versions import find_version
+
+PLANES: Final = ("mask", "variance", "count", "bad")  # beside the image, where a product has them
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A CCD of an exposure or of a master.
+
+    ``labels`` are night, filter and, of science, exposure and field; ``images`` has the image under the name of
+    its kind, and its planes, each (quadrant, y, x), lazily indexed. ``made`` is what the store says of how it was
+    made, and empty for science that is not stored but computed.
+    """
+
+    kind: str
+    version: str
+    ccd: int
+    labels: dict[str, Any]
+    images: xr.Dataset
+    recipe: Recipe
+    software: dict[str, str]
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name for messages, as ``science/v1 exposure 20200801169199 CCD 2``."""
+        what = f"exposure {self.labels['exposure']}" if "exposure" in self.labels else str(self.labels["night"])
+        band = f" {self.labels['filter']}" if self.kind == "flat" else ""
+        return f"{self.kind}/{self.version} {what}{band} CCD {self.ccd}"
+
+
+def frames(store: str | os.PathLike[str], kind: str, version: str, selection: Selection) -> list[Frame]:
+    """List the frames of a product that a selection has; science that is not stored is computed when it is read.
+
+    Raises
+    ------
+    StoreError
+        If a version of masters is not there, or of science with neither it nor masters to compute it.
+    """
+    if kind != "science":
+        return list(_stored(store, kind, version, selection))
+    found = find_version(open_objects(store), "science", version)
+    stored = list(_stored(store, "science", version, selection)) if found is not None else []
+    seen = {(frame.labels["exposure"], frame.ccd) for frame in stored}
+    wanted = [key for key in _of_the_sky(store, selection) if key not in seen]
+    rest = _computed(store, version, wanted) if wanted else []
+    return sorted([*stored, *rest], key=lambda frame: (frame.labels["exposure"], frame.ccd))
+
+
+def _stored(store: str | os.PathLike[str], kind: str, version: str, selection: Selection) -> Iterator[Frame]:
+    dataset = open_version(store, kind, version)
+    night = dataset["night"].values
+    rows = np.flatnonzero((selection.first_night <= night) & (night <= selection.last_night))
+    dataset = dataset.isel({dataset["present"].dims[0]: rows})
+    for name in ({*dataset.coords} | {"present", "provenance"}) - {"y", "x"}:
+        dataset[name].load()  # once, not entry by entry
+    made = (dataset["present"].values == 1) & np.isin(dataset["ccd"].values, selection.ccds)
+    for place in np.argwhere(made).tolist():
+        one = dataset.isel(dict(zip(dataset["present"].dims, place, strict=True)))
+        said = json.loads(str(one["provenance"].values[()]) or "{}")
+        yield _frame(kind, version, one, dataset.attrs["recipe"], dataset.attrs["software"], said)
+
+
+def _of_the_sky(store: str | os.PathLike[str], selection: Selection) -> list[tuple[int, int]]:
+    """List the exposures of the sky and CCDs that are in the cube."""
+    cube = open_cube(store)
+    night = cube["night"].values
+    wanted = (
+        (cube["imgtype"].values == "object") & (selection.first_night <= night) & (night <= selection.last_night)
+    )
+    present = (cube["present"].values == 1) & wanted[:, None] & np.isin(cube["ccd"].values, selection.ccds)
+    exposures = cube["exposure"].values
+    return [(int(exposures[t]), c + 1) for t, c in np.argwhere(present).tolist()]
+
+
+def _computed(store: str | os.PathLike[str], version: str, wanted: list[tuple[int, int]]) -> Iterator[Frame]:
+    science = open_science(store, version=version)
+    rows = {int(e): row for row, e in enumerate(science["exposure"].values)}
+    found = find_version(open_objects(store), "science", version)
+    recipe = recipe_for("science", default_recipe()) if found is None else found.recipe
+    for exposure, ccd in wanted:
+        one = science.isel(time=rows[exposure]).sel(ccd=ccd)
+        stored = one if recipe["science"]["variance"] else one.drop_vars("variance")
+        yield _frame("science", version, stored, recipe, {}, {})
+
+
+def _frame(
+    kind: str, version: str, one: xr.Dataset, recipe: Recipe, software: dict[str, str], made: dict[str, Any]
+) -> Frame:
+    labels: dict[str, Any] = {"night": int(one["night"]), "filter": "bi", "field": 0}
+    if "filter" in one.coords:
+        labels["filter"] = str(one["filter"].values[()])
+    if kind == "science":
+        labels |= {"exposure": int(one["exposure"]), "field": int(one["field"])}
+    images = one[[kind, *(name for name in PLANES if name in one)]]
+    return Frame(kind, version, int(one["ccd"]), labels, images, recipe, software, made)
+
+
+def check_any(found: list[Frame], store: str | os.PathLike[str], kind: str, version: str) -> None:
+    """Raise StoreError if there is nothing to export."""
+    if not found:
+        raise StoreError(f"nothing of {kind}/{version} in {os.fspath(store)} is selected")

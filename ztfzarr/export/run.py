@@ -1,0 +1,157 @@
+"""Products of a store written as FITS files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+
+from ztfzarr.errors import StoreError
+from ztfzarr.export.fits import file_content
+from ztfzarr.export.frames import Frame, check_any, frames
+from ztfzarr.export.headers import identity, raw_headers
+from ztfzarr.export.names import TEMPLATES, check_template, file_name
+from ztfzarr.ingest.rare import quiet_astropy
+from ztfzarr.store.check import Selection
+from ztfzarr.store.files import write_file
+from ztfzarr.store.threads import windowed
+
+
+@dataclass
+class Report:
+    """Files written and found there, by path, and frames or files refused as (name, reason)."""
+
+    written: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the report for JSON."""
+        refused = [{"name": name, "reason": reason} for name, reason in self.refused]
+        return {"written": self.written, "there": self.there, "refused": refused}
+
+
+@dataclass(frozen=True)
+class Events:
+    """Whom to tell: a step's name and number of CCDs; each CCD done."""
+
+    step: Callable[[str, int], None] = lambda name, total: None
+    done: Callable[[], None] = lambda: None
+
+
+def export(
+    store: str | os.PathLike[str],
+    kind: str,
+    directory: str | os.PathLike[str],
+    *,
+    version: str = "v1",
+    selection: Selection | None = None,
+    name: str | None = None,
+    compress: bool = False,
+    overwrite: bool = False,
+    workers: int | None = None,
+    events: Events | None = None,
+) -> Report:
+    """Write a product of a store as FITS files, one a quadrant.
+
+    Parameters
+    ----------
+    store : path or URL
+        Of the store.
+    kind : str
+        ``science``, ``bias`` or ``flat``.
+    directory : path
+        Gets the files; made if need be.
+    version : str
+        Of the product. Science that is not stored is computed, with the same pixels.
+    selection : Selection, optional
+        Nights and CCDs; default all.
+    name : str, optional
+        Template of the file names, with the fields exposure, field, filter, night, ccd, quadrant, kind, version.
+    compress : bool
+        Tile-compressed as by fpack, without loss; ``.fz`` is added to the names.
+    overwrite : bool
+        Replace files of other pixels; without it they are refused. Files of the same are left as they are.
+    workers : int, optional
+        CCDs at a time; default 2, which take 0.7 GB.
+    events : Events, optional
+        For progress.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing to export.
+    RefusedError
+        If the template has unknown fields or gives two files one name.
+    """
+    found = frames(store, kind, version, selection or Selection())
+    check_any(found, store, kind, version)
+    template, events = name or TEMPLATES[kind], events or Events()
+    check_template(template, found)
+    events.step(f"export {kind}", len(found))
+    job = _Job(store, Path(directory), template, compress, overwrite)
+    report = Report()
+    with ThreadPoolExecutor(workers or 2) as pool:
+        for one in windowed(pool, job.write, found, 2 * (workers or 2)):
+            report.written += one.written
+            report.there += one.there
+            report.refused += one.refused
+            events.done()
+    return report
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Where and how frames are written."""
+
+    store: str | os.PathLike[str]
+    directory: Path
+    template: str
+    compress: bool
+    overwrite: bool
+
+    def write(self, frame: Frame) -> Report:
+        """Write the quadrants of a frame that are not there yet."""
+        report = Report()
+        wanted: list[tuple[int, Path]] = []
+        for quadrant in frame.images["quadrant"].values.tolist():
+            path = self.directory / file_name(self.template, frame, quadrant, compress=self.compress)
+            if self.overwrite or not path.exists():
+                wanted.append((quadrant, path))
+            elif _written_version(path) == identity(frame):
+                report.there.append(str(path))
+            else:
+                report.refused.append(
+                    (
+                        str(path),
+                        "exists, of another version or made otherwise: name another folder, or --overwrite",
+                    )
+                )
+        try:
+            for path in self._write_quadrants(frame, wanted):
+                report.written.append(str(path))
+        except (ValueError, StoreError) as error:
+            report.refused.append((frame.name, str(error)))
+        return report
+
+    def _write_quadrants(self, frame: Frame, wanted: list[tuple[int, Path]]) -> Iterator[Path]:
+        raw = raw_headers(self.store, frame) if wanted and frame.kind == "science" else []
+        for quadrant, path in wanted:
+            # One by one: zarr reads lists of quadrants of a sharded array pixel by pixel, 10 times slower.
+            images = frame.images.sel(quadrant=quadrant).load()
+            write_file(path, file_content(frame, quadrant, raw, images, compress=self.compress))
+            yield path
+
+
+def _written_version(path: Path) -> str:
+    """Return what an exported file says of its pixels; "" if it is none, or cut short."""
+    try:
+        with quiet_astropy(), fits.open(path) as file:
+            return next((str(hdu.header["EXPVERS"]) for hdu in file[:2] if "EXPVERS" in hdu.header), "")
+    except (OSError, ValueError, IndexError):
+        return ""
