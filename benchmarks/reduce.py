@@ -2,8 +2,8 @@
 
     python benchmarks/reduce.py [--folder DIR] [--peers]
 
-``--peers`` also runs ccdproc (``pip install ccdproc``) on the same files: overscan and combination of ten biases
-of a CCD, from the FITS files. Prints Markdown; docs/benchmarks.md holds a run.
+``--peers`` also runs ccdproc (``pip install ccdproc``) and plain astropy with numpy on the same files: overscan
+and combination of ten biases of a CCD. Prints Markdown; docs/benchmarks.md holds a run.
 """
 
 from __future__ import annotations
@@ -17,34 +17,54 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from astropy.io import fits
 from astropy.stats import sigma_clip
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
+import ztfzarr
 from ztfzarr.geometry import FULL_SHAPE
 from ztfzarr.ingest.run import ingest
 from ztfzarr.kernels import combine as kernel
+from ztfzarr.masters.frames import calibrated_frames
+from ztfzarr.reduce.parts import combined_part, in_threads, parts_of
+from ztfzarr.reduce.run import reduce
 from ztfzarr.simulate import simulate_night
+from ztfzarr.store.objects import open_objects
+from ztfzarr.store.versions import existing_version
 
 CCD = 6
 MPIX = 4 * FULL_SHAPE[0] * FULL_SHAPE[1] / 1e6
+THREADS = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", help="where to make files (3 GB); default the temporary folder")
-    parser.add_argument("--peers", action="store_true", help="run ccdproc too")
+    parser.add_argument("--peers", action="store_true", help="run ccdproc and astropy too")
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help=argparse.SUPPRESS
+    )  # of report_memory, in a process
     arguments = parser.parse_args()
+    if arguments.frames:
+        combine_frames_of(Path(arguments.folder), arguments.frames)
+        print(f"{_peak(resource.RUSAGE_SELF):.2f}")
+        return
     report_combining()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         folder = Path(scratch)
-        simulate_night(folder, ccds=(CCD,), shape=FULL_SHAPE, bias=20, flats=3, science=3, workers=2)
-        ingest(folder / "night.zarr", [folder / "raw"])
-        report_production(folder / "night.zarr")
-        if arguments.peers:
-            report_ccdproc(folder)
+        simulate_night(folder, ccds=(CCD,), shape=FULL_SHAPE, bias=20, flats=3, science=12, workers=THREADS)
+        store = folder / "night.zarr"
+        ingest(store, [folder / "raw"])
+        report_production(store)
+        report_bias(folder, store, peers=arguments.peers)
+        report_memory(store)
+        report_levels(store)
 
 
 def report_combining() -> None:
@@ -84,29 +104,87 @@ def _median(run: Callable[[], object], times: int) -> float:
 
 def report_production(store: Path) -> None:
     """Each product by the command line, in a process of its own: its time includes the start of Python."""
-    print("| from the cube to the stored product, one CCD | seconds | peak memory |\n|---|---|---|")
-    frames = {"bias": "10 frames of 20", "flat": "33 frames, 11 LEDs", "science": "3 exposures"}
-    for kind, what in frames.items():
+    print("| from the cube to the stored product, one CCD, as a command | seconds | peak memory |\n|---|---|---|")
+    what = {"bias": "10 frames of 20", "flat": "33 frames, 11 LEDs", "science": "12 exposures"}
+    seconds: dict[str, float] = {}
+    for kind in what:
         for _ in range(2):  # the first loads or makes what is compiled
             shutil.rmtree(store / kind, ignore_errors=True)
             start = time.perf_counter()
             subprocess.run([sys.executable, "-m", "ztfzarr.cli", kind, str(store), "-q"], check=True)
-            seconds = time.perf_counter() - start
-        print(f"| {kind}: {what} | {seconds:.1f} | {_peak():.2f} GB so far |")
+            seconds[kind] = time.perf_counter() - start
+        print(f"| {kind}: {what[kind]} | {seconds[kind]:.1f} | {_peak(resource.RUSAGE_CHILDREN):.2f} GB so far |")
+    print(f"| flats / bias | {seconds['flat'] / seconds['bias']:.1f} | |")
+    print("\n| science, in one process | seconds an exposure |\n|---|---|")
+    for version in ("v2", "v3"):  # the first loads what is compiled
+        start = time.perf_counter()
+        (report,) = reduce(store, ["science"], version=version)
+        print(f"| {report.made} exposures of 3 filters | {(time.perf_counter() - start) / report.made:.2f} |")
     print()
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+def _peak(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1e6
 
 
-def report_ccdproc(folder: Path) -> None:
-    """Time ccdproc at the same: overscan and sigma-clipped mean of the last ten biases of a CCD."""
+def report_bias(folder: Path, store: Path, *, peers: bool) -> None:
+    """A master bias of a CCD in memory, ten frames: part by part, by dask, and by others from the FITS files."""
+    biases = _biases(store)
+    lazy = biases.chunk(time=-1, quadrant=1, y=616)
+    ours = _best(lambda: _in_parts(store, biases), 3)
+    dask = _best(lambda: ztfzarr.master_bias(lazy, skip=0).compute(num_workers=THREADS), 3)
+    print("| master bias of a CCD in memory, 10 frames, two cores | seconds | ours is faster by |\n|---|---|---|")
+    print(f"| from the cube, part by part | {ours:.2f} | |")
+    print(f"| from the cube, `master_bias` by dask | {dask:.2f} | {dask / ours:.2f} |")
+    files = sorted((folder / "raw").rglob("*_bi_*.fits.fz"))[10:]
+    others: dict[str, Callable[[list[Path]], None]] = {"astropy and numpy": _astropy, "ccdproc": _ccdproc}
+    for name, run in others.items() if peers else ():
+        seconds = _best(partial(run, files), 1)
+        print(f"| {name}, from the FITS files, one core as it is | {seconds:.1f} | {seconds / ours:.1f} |")
+    print()
+
+
+def _best(run: Callable[[], object], times: int) -> float:
+    run()
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _biases(store: Path, frames: int = 10) -> xr.Dataset:
+    cube = ztfzarr.open_cube(store)
+    rows = np.flatnonzero(cube["imgtype"].values == "bias")
+    chosen = np.resize(rows, frames) if frames > len(rows) else rows[-frames:]
+    return cube.isel(time=np.sort(chosen)).sel(ccd=[CCD])
+
+
+def _in_parts(store: Path, biases: xr.Dataset) -> None:
+    version = existing_version(open_objects(store), "bias", "v1")
+    frames = calibrated_frames(biases)
+    parts = parts_of(version, biases.sizes["time"])
+    in_threads(THREADS, lambda part: combined_part(frames, part) and None, parts)
+
+
+def _astropy(files: list[Path]) -> None:
+    """Overscan and clipped mean with astropy and numpy, quadrant by quadrant."""
+    for quadrant in range(1, 5):
+        frames = []
+        for path in files:
+            with fits.open(path) as file:
+                rows = np.arange(file[quadrant].shape[0])
+                profile = np.median(file[quadrant + 4].data[:, 5:25], axis=1)
+                level = np.polynomial.Legendre.fit(rows, profile, 3)(rows)
+                frames.append(file[quadrant].data - level[:, np.newaxis].astype(np.float32))
+        np.ma.mean(sigma_clip(np.stack(frames), axis=0, sigma=3), axis=0)
+
+
+def _ccdproc(files: list[Path]) -> None:
     import ccdproc
     from astropy.nddata import CCDData
 
-    files = sorted((folder / "raw").rglob("*_bi_*.fits.fz"))[10:]
-    start = time.perf_counter()
     for quadrant in range(1, 5):
         frames = []
         for path in files:
@@ -115,8 +193,38 @@ def report_ccdproc(folder: Path) -> None:
             columns = strip[:, 5:25]
             frames.append(ccdproc.subtract_overscan(image, overscan=columns, overscan_axis=1, median=True))
         ccdproc.combine(frames, method="average", sigma_clip=True)
-    seconds = time.perf_counter() - start
-    print(f"| ccdproc {ccdproc.__version__}, overscan and combine of 10 biases | {seconds:.0f} s |")
+
+
+def report_memory(store: Path) -> None:
+    """Peak memory of combining 10, 20 and 40 frames, each in a process of its own."""
+    print("| frames of a master bias | peak memory, GB |\n|---|---|")
+    for frames in (10, 20, 40):
+        command: list[Any] = [sys.executable, __file__, "--folder", str(store), "--frames", str(frames)]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        print(f"| {frames} | {found} |")
+    print()
+
+
+def combine_frames_of(store: Path, frames: int) -> None:
+    """Combine so many frames of the store, some of them twice."""
+    _in_parts(store, _biases(store, frames))
+
+
+def report_levels(store: Path) -> None:
+    """Size and speed of pcodec's levels, and of telling it how to code, on a chunk of science."""
+    science = xr.open_zarr(f"{store}/science/v1", chunks=None, zarr_format=3)
+    row = int(np.flatnonzero(science["present"].sel(ccd=CCD).values)[0])
+    chunk = np.ascontiguousarray(science["science"][row, CCD - 1, 0, :616, :512].values)
+    print("| science in multiples of 1/8 DN | bits a pixel | encode, Mpix/s | decode, Mpix/s |\n|---|---|---|---|")
+    told = {"mode_spec": ModeSpec.try_float_mult(0.125), "delta_spec": DeltaSpec.no_op()}
+    for level in (2, 4, 6, 8, 10):
+        for name, how in (("told", told), ("searching", {})):
+            config = ChunkConfig(level, **how)
+            data = standalone.simple_compress(chunk.ravel(), config)
+            encode = _best(partial(standalone.simple_compress, chunk.ravel(), config), 5)
+            decode = _best(partial(standalone.simple_decompress, data), 5)
+            rates = f"{chunk.size / 1e6 / encode:.0f} | {chunk.size / 1e6 / decode:.0f}"
+            print(f"| level {level}, {name} | {8 * len(data) / chunk.size:.2f} | {rates} |")
 
 
 if __name__ == "__main__":

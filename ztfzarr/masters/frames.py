@@ -18,6 +18,7 @@ from ztfzarr.steps.units import bare, require_labels, require_units
 METHODS: Final = {"noise": kernel.NOISE, "sigma": kernel.SPREAD, "median": kernel.MEDIAN}
 CLIP: Final = 4.0
 BLOCK: Final = {"y": 616, "x": 512}  # the chunks of the cube
+STACK: Final = 20_000_000  # pixels of all frames that a task holds: of smaller ones dask's overhead shows
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,18 @@ def calibrated_frames(exposures: xr.Dataset, **detrending: Any) -> Frames:
     epochs = detrending.pop("epochs", LINEARITY_EPOCHS)
     level = sound_level(exposures, **detrending)
     if counts.chunks:
-        counts = counts.chunk({"time": -1, **{d: n for d, n in BLOCK.items() if counts.sizes[d] > n}})
+        block = {"y": BLOCK["y"], "x": columns_of(counts.sizes["time"])}
+        counts = counts.chunk({"time": -1, **{d: min(n, counts.sizes[d]) for d, n in block.items()}})
         counts = counts.chunk(quadrant=1) if "quadrant" in counts.dims else counts
         level = level.chunk({"time": -1})
     coefficients = matching(linearity_coefficients(exposures["time"], epochs=epochs), counts)
     gain, noise = (_of_quadrants(exposures[name]) for name in ("gain", "read_noise"))
     return Frames(counts, level, coefficients["a"], coefficients["b"], gain, noise)
+
+
+def columns_of(frames: int) -> int:
+    """Return how many columns of 616 rows of a stack of frames a task takes: chunks of the cube, 80 MB or one."""
+    return BLOCK["x"] * max(STACK // (frames * BLOCK["y"] * BLOCK["x"]), 1)
 
 
 def matching_master(master: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
