@@ -22,6 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/ztfzarr run $(DEMO)/night.zarr
 	$(BIN)/ztfzarr ls $(DEMO)/night.zarr
 	$(BIN)/ztfzarr info $(DEMO)/night.zarr
+	$(BIN)/ztfzarr show $(DEMO)/night.zarr science --ccd 2 -o $(DEMO)/science.png
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
