@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
 from ztfzarr.ingest.rare import quiet_astropy
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
 
 
-def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0) -> fits.Header:
+def header(
+    store: StoreLike, exposure: int, ccd: int, hdu: int = 0, *, storage_options: Mapping[str, str] | None = None
+) -> fits.Header:
     """Return a header of a raw file in the cube, with all its cards.
 
     Parameters
@@ -31,13 +33,15 @@ def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0)
     hdu : int
         0 the primary, 1-4 the quadrants, 5-8 their overscans. Extensions of compressed files have the header
         of their table, as in the file.
+    storage_options : mapping of str, optional
+        Credentials and settings of an object store, by obstore's names; default the environment's.
 
     Raises
     ------
     StoreError
         If the cube has no such file.
     """
-    objects = open_objects(store)
+    objects = open_objects(store, storage_options)
     existing_document(objects)
     if ccd not in CCDS or not 0 <= hdu < N_HDU:
         raise StoreError(f"no CCD {ccd}, HDU {hdu}: expected 1-16 and 0-8")

@@ -28,7 +28,7 @@ from ztfzarr.ingest.tiles import GZIP, RICE, algorithm, columns_of, rice_paramet
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.kernels.rice import encode_tiles
 from ztfzarr.store.check import PresentFile, Selection, present_files
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.register import array_of, existing_document, open_raw
 
 # Level of CFITSIO's gzip of tiles, found by comparing bytes with files of fpack 1.7.0 (CFITSIO 4.2).
@@ -57,7 +57,7 @@ class Restored:
 
 
 def restore(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     directory: str | os.PathLike[str],
     *,
     selection: Selection | None = None,

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from s3 import s3 as s3
 
 from ztfzarr.ingest.run import ingest
 from ztfzarr.simulate import simulate_night

@@ -13,3 +13,7 @@ class StoreError(RuntimeError):
 
 class RecipeError(ValueError):
     """A recipe is not valid, or not that of the version it is asked for."""
+
+
+class AccessError(OSError):
+    """A store cannot be reached, or does not let us in: its text is one line that says which, where and why."""

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, ranges, size
+from ztfzarr.cli.options import counted, print_json, ranges, size, store_argument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ztfzarr.store.listing import Night, ProductSummary, Summary
+    from ztfzarr.store.objects import Objects
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def ls(store: str, as_json: bool) -> None:
+def ls(store: Objects, as_json: bool) -> None:
     """List the nights of STORE: exposures of each kind, CCDs, files, and gaps."""
     from ztfzarr.store.listing import nights
 
@@ -51,9 +52,9 @@ def _date(night: int) -> str:
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def info(store: str, as_json: bool) -> None:
+def info(store: Objects, as_json: bool) -> None:
     """Say what STORE holds, its size against the raw files, and how to open it."""
     from ztfzarr.store.listing import summary
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from ztfzarr.reduce.settings import overscan_settings
 from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
 from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile, subtract_overscan
 from ztfzarr.store.cube import open_cube
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.products import FILTERS
 from ztfzarr.store.publish import Version, existing_version, find_version
 from ztfzarr.store.register import array_of
@@ -170,7 +170,9 @@ class ScienceArray(BackendArray):
         return out.reshape(kept)
 
 
-def open_science(store: str | os.PathLike[str], *, version: str = "v1") -> xr.Dataset:
+def open_science(
+    store: StoreLike, *, version: str = "v1", storage_options: Mapping[str, str] | None = None
+) -> xr.Dataset:
     """Open science computed from raw and masters as it is asked for, whether or not the version is stored.
 
     Parameters
@@ -179,6 +181,8 @@ def open_science(store: str | os.PathLike[str], *, version: str = "v1") -> xr.Da
         Of the store.
     version : str
         Whose recipe to follow; the defaults' if the store has no such version of science.
+    storage_options : mapping of str, optional
+        Credentials and settings of an object store, by obstore's names; default the environment's.
 
     Returns
     -------
@@ -193,10 +197,10 @@ def open_science(store: str | os.PathLike[str], *, version: str = "v1") -> xr.Da
     ValueError
         When pixels are asked for that no master calibrates.
     """
-    objects = open_objects(store)
+    objects = open_objects(store, storage_options)
     stored = find_version(objects, "science", version)
     recipe = recipe_for("science", default_recipe()) if stored is None else stored.recipe
-    cube = open_cube(store)
+    cube = open_cube(objects)
     cube = cube.isel(time=np.flatnonzero(cube["imgtype"].values == "object"))
     return calibrated(cube, recipe, objects)
 

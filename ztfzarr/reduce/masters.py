@@ -165,7 +165,7 @@ def _make(
 
 def _inputs(objects: Objects, imgtype: str, selection: Selection) -> Iterator[tuple[int, int, xr.Dataset]]:
     """Give the exposures of a type that are in the cube, by night and CCD."""
-    cube = open_cube(objects.location)
+    cube = open_cube(objects)
     present = cube["present"].values == 1
     night = cube["night"].values
     of_type = np.asarray(cube["imgtype"].values == imgtype)

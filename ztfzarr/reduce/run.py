@@ -9,14 +9,14 @@ from ztfzarr.recipe import Recipe, default_recipe
 from ztfzarr.reduce.masters import make_biases, make_flats
 from ztfzarr.reduce.report import Events, Report, Selection
 from ztfzarr.reduce.science import make_science
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.publish import existing_version, prepare_version
 
 ORDER = ("bias", "flat", "science")
 
 
 def reduce(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     kinds: Sequence[str] = ORDER,
     *,
     version: str = "v1",

@@ -45,7 +45,7 @@ def make_science(
         Exposures that no master calibrates are refused there, and do not stop the rest.
     """
     report = Report(version.group)
-    cube = open_cube(objects.location)
+    cube = open_cube(objects)
     rows = {int(e): row for row, e in enumerate(read_table(open_raw(objects), "exposure"))}
     settings = version.recipe["science"]
     bias, flat = (existing_version(objects, kind, settings[kind]) for kind in ("bias", "flat"))

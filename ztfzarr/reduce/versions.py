@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +11,7 @@ import numpy as np
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import differences
 from ztfzarr.store.lock import lock
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.publish import Version, existing_version, made, versions_of
 from ztfzarr.store.register import array_of
 
@@ -36,7 +35,7 @@ class Difference:
 
 
 def compare(
-    store: str | os.PathLike[str], kind: str, one: str, other: str
+    store: StoreLike, kind: str, one: str, other: str
 ) -> tuple[list[tuple[str, Any, Any]], Iterator[Difference]]:
     """Compare two versions of a product.
 
@@ -95,7 +94,7 @@ def _name(version: Version, place: tuple[int, ...]) -> str:
     return " ".join(parts)
 
 
-def drop(store: str | os.PathLike[str], kind: str, name: str) -> int:
+def drop(store: StoreLike, kind: str, name: str) -> int:
     """Delete a version of a product; return the number of objects deleted.
 
     Raises

@@ -20,7 +20,7 @@ from zarr.abc.store import Store
 
 from ztfzarr.errors import StoreError
 from ztfzarr.kernels.dither import RANDOM, decode_rows
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
 from ztfzarr.store.threads import windowed
@@ -86,8 +86,8 @@ class DecodedArray(BackendArray):
 
     Parameters
     ----------
-    location : str
-        Of the store.
+    objects : Objects
+        The store.
     arrays : dict
         ``zarr.json`` of the group's arrays.
     name : str
@@ -99,9 +99,9 @@ class DecodedArray(BackendArray):
     """
 
     def __init__(
-        self, location: str, arrays: dict[str, dict[str, Any]], name: str, first_image: int, exposures: int
+        self, objects: Objects, arrays: dict[str, dict[str, Any]], name: str, first_image: int, exposures: int
     ) -> None:
-        self.location = location
+        self.objects = objects
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
@@ -129,7 +129,7 @@ class DecodedArray(BackendArray):
         return values.reshape(kept)
 
     def _decode_into(self, values: NDArray[np.float32], block: Block) -> None:
-        present, zdither = _tables(_opened(self.location), block)
+        present, zdither = _tables(self.objects, block)
         values[present != 1] = np.nan
         files = [(int(t), int(c)) for t, c in np.argwhere(present == 1)]
         fetch = partial(self._tiles, block, zdither, values)
@@ -143,7 +143,7 @@ class DecodedArray(BackendArray):
         self, block: Block, zdither: NDArray[np.int16], values: NDArray[np.float32], file: tuple[int, int]
     ) -> list[Tile]:
         """Fetch the chunks of a file that a block touches."""
-        objects = _opened(self.location)
+        objects = self.objects
         place = int(block.time[file[0]]), int(block.ccd[file[1]])
         out = values[file]
         chunks = self._read(objects, self.name, place, block.positions)
@@ -253,12 +253,6 @@ def _table(store: Store, name: str, block: Block) -> NDArray[Any]:
 
 
 @cache
-def _opened(location: str) -> Objects:
-    """Open a store's location once a process: a client of an object store keeps its connections."""
-    return open_objects(location)
-
-
-@cache
 def _fetchers() -> ThreadPoolExecutor:
     """Threads that wait for the store."""
     return ThreadPoolExecutor(FETCHERS, thread_name_prefix="ztfzarr-fetch")
@@ -271,5 +265,5 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 # A forked process has its parent's pools but not their threads: work given to those would wait for ever.
-for _shared in (_opened, _fetchers, _decoders):
+for _shared in (_fetchers, _decoders):
     os.register_at_fork(after_in_child=_shared.cache_clear)
