@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import zarr
 from astropy.io import fits
-from numpy.typing import NDArray
 
 from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
+from ztfzarr.store.tables import file_headers as file_headers
+from ztfzarr.store.tables import header_blocks as header_blocks
 
 
 def header(
@@ -65,15 +65,3 @@ def row_of(group: zarr.Group, exposure: int) -> int:
     if not rows.size:
         raise StoreError(f"no exposure {exposure} in the cube")
     return int(rows[0])
-
-
-def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
-    """Return the header blocks of the nine HDUs of a file."""
-    table = np.asarray(array_of(group, "header")[row, ccd - 1])
-    return [header_blocks(table[hdu]) for hdu in range(N_HDU)]
-
-
-def header_blocks(padded: Any) -> bytes:
-    """Return header blocks without their padding: no FITS header holds a byte 0."""
-    values: NDArray[np.uint8] = np.asarray(padded)
-    return values.tobytes().rstrip(b"\0")

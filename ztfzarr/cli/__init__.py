@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "drop": ("ztfzarr.cli.versions", "Delete a version of a product."),
     "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
+    "copy": ("ztfzarr.cli.copy", "Copy part of a store to another."),
+    "repair": ("ztfzarr.cli.repair", "Write what is damaged in the cube again, from the raw files."),
 }
 
 EXIT_STATUS: Final = """\b

@@ -97,18 +97,27 @@ class StorageOption(click.ParamType):  # type: ignore[type-arg]  # generic from 
 _MANY: Final[dict[str, Any]] = {"multiple": True, "type": StorageOption(), "metavar": "KEY=VALUE"}
 
 
-def store_argument(command: Command) -> Command:
-    """Add STORE and ``--storage-option``; the command gets ``Objects``."""
+def _opening(argument: str, option: str, default: str) -> Callable[[Command], Command]:
+    """Make a decorator that adds an argument, a store, and its option; the command gets ``Objects``."""
+    given = option.strip("-").replace("-", "_")
 
-    @functools.wraps(command)
-    def opening(*args: Any, store: str, storage_options: tuple[tuple[str, str], ...], **kwargs: Any) -> Any:
-        from ztfzarr.store.objects import open_objects
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def opening(*args: Any, **kwargs: Any) -> Any:
+            from ztfzarr.store.objects import open_objects
 
-        return command(*args, store=open_objects(store, dict(storage_options)), **kwargs)
+            kwargs[argument] = open_objects(kwargs[argument], dict(kwargs.pop(given)))
+            return command(*args, **kwargs)
 
-    described = "Setting of an object store by obstore's name, as endpoint=…; default from the environment."
-    with_option = click.option("--storage-option", "storage_options", **_MANY, help=described)(opening)
-    return click.argument("store")(with_option)  # type: ignore[return-value]
+        described = f"Setting of an object store by obstore's name, as endpoint=…; default {default}."
+        with_option = click.option(option, given, **_MANY, help=described)(opening)
+        return click.argument(argument)(with_option)  # type: ignore[return-value]
+
+    return add
+
+
+store_argument = _opening("store", "--storage-option", "from the environment")
+dest_argument = _opening("dest", "--dest-option", "from the environment")
 
 
 def source_options(command: Command) -> Command:
@@ -117,7 +126,7 @@ def source_options(command: Command) -> Command:
     @functools.wraps(command)
     def telling(*args: Any, source_options: tuple[tuple[str, str], ...], **kwargs: Any) -> Any:
         ctx = click.get_current_context()
-        chosen = dict(source_options or ctx.params.get("storage_options", ()))
+        chosen = dict(source_options or ctx.params.get("storage_option", ()))
         return command(*args, source_options=chosen, **kwargs)
 
     described = "The same for raw files in an object store; default those of STORE."

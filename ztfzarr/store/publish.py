@@ -108,7 +108,15 @@ def versions_of(objects: Objects) -> Iterator[Version]:
                 yield version
 
 
-def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | None, default: Recipe) -> Version:
+def prepare_version(
+    objects: Objects,
+    kind: str,
+    name: str,
+    recipe: Recipe | None,
+    default: Recipe,
+    *,
+    software: dict[str, str] | None = None,
+) -> Version:
     """Make a version, or open it, with a row for each of raw's exposures or nights.
 
     Parameters
@@ -121,6 +129,8 @@ def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | Non
         Asked for; with None an existing version's own is used.
     default : dict
         Recipe of a new version if none was asked for.
+    software : dict of str, optional
+        Versions of the packages that made a version which is copied; default those here.
 
     Raises
     ------
@@ -133,7 +143,7 @@ def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | Non
         if version is not None and recipe is not None:
             refuse_other(kind, name, version.recipe, recipe)
         if version is None:
-            document = new_version(kind, raw, recipe or default, _software())
+            document = new_version(kind, raw, recipe or default, software or _software())
             wrong = faults(document, kind)
             if wrong:
                 raise StoreError(f"{kind}/{name} would not be what its schema says: {wrong[0]}")

@@ -179,6 +179,20 @@ def decode_chunk(form: ShardFormat, chunk: bytes, where: Callable[[], str]) -> N
     return np.asarray(form.codec.decode(plain)).reshape(form.chunk)
 
 
+def decode_shard(form: ShardFormat, data: bytes) -> NDArray[Any]:
+    """Decode all the values of a shard whose checksums hold, with the padding beyond the array's edge."""
+    index = read_index(form, data)
+    assert index is not None  # bad_chunks has read it
+    parts = {}
+    for position in np.ndindex(form.grid):
+        start, length = (int(n) for n in index[position])
+        parts[position] = decode_chunk(form, data[start : start + length], lambda: "")
+    values = np.empty(form.shard, parts[(0,) * len(form.grid)].dtype)
+    for position, part in parts.items():
+        values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(position, form.chunk, strict=True))] = part
+    return values
+
+
 def bad_chunks(form: ShardFormat, data: bytes) -> list[Position] | None:
     """Check every checksum of a shard.
 
@@ -200,11 +214,4 @@ def same_content(form: ShardFormat, one: bytes, other: bytes) -> bool:
         return True
     if bad_chunks(form, one) != [] or bad_chunks(form, other) != []:
         return False
-    return _decoded(form, one) == _decoded(form, other)
-
-
-def _decoded(form: ShardFormat, data: bytes) -> list[bytes]:
-    index = read_index(form, data)
-    assert index is not None  # bad_chunks has read it
-    chunks = [data[int(start) : int(start + length)] for start, length in index.reshape(-1, 2)]
-    return [decode_chunk(form, chunk, lambda: "").tobytes() for chunk in chunks]
+    return decode_shard(form, one).tobytes() == decode_shard(form, other).tobytes()
