@@ -16,7 +16,7 @@ import obstore
 from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.ingest.hdus import BLOCK, ReadAt, open_bytes
 from ztfzarr.store.access import reason
-from ztfzarr.store.remote import Options, open_url
+from ztfzarr.store.remote import Options, listed, open_url
 
 SUFFIXES: Final = (".fits", ".fits.fz")
 WEB: Final = ("http://", "https://")
@@ -200,5 +200,6 @@ def _below_folder(folder: str, refused: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _below_url(url: str, options: Options) -> Iterator[str]:
-    for batch in obstore.list(_open_url(url, options)[0]):
-        yield from (url + meta["path"] for meta in batch if meta["path"].endswith(SUFFIXES))
+    for entry in listed(_open_url(url, options)[0]):
+        if entry.key.endswith(SUFFIXES):
+            yield url + entry.key

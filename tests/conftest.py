@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from nights import local as local
+from nights import nights as nights
 from s3 import s3 as s3
 
 from ztfzarr.ingest.run import ingest

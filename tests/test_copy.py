@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from nights import ran
 from peers import same_bits
 from s3 import S3
 from stores import contents, flip, shard
 
 import ztfzarr
-from ztfzarr.cli import main
 from ztfzarr.ingest.run import ingest
 from ztfzarr.recipe import default_recipe, merged
 from ztfzarr.simulate import simulate_night
@@ -24,13 +24,6 @@ from ztfzarr.store.publish import Entry, fill_entry, mark_entries, prepare_versi
 
 SHAPE = (40, 56)
 RNG = np.random.default_rng(1)
-
-
-def ran(*arguments: object) -> int:
-    """Exit status of the command line."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code)
 
 
 @pytest.fixture(scope="module")

@@ -9,23 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from nights import ran
 from s3 import S3
 from stores import ccd_of, contents, exposure_of, flip
 
-from ztfzarr.cli import main
 from ztfzarr.ingest.run import ingest
 from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
 from ztfzarr.store.group import existing_document, object_key, open_raw
 from ztfzarr.store.objects import LocalObjects, Objects, open_objects
 from ztfzarr.store.shard import read_index, shard_format
 from ztfzarr.store.template import arrays_of
-
-
-def ran(*arguments: object) -> int:
-    """Exit status of the command line."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code)
 
 
 def faults(objects: Objects) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Final
 STATUS: Final = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+))?")
 CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
 RETRIES: Final = re.compile(r"after (\d+) retries")
+SPENT: Final = re.compile(r"after (\d+) retries, max_retries: (\d+)")
 METADATA_SERVER: Final = "169.254.169.254"  # where clouds hand out credentials to their own machines
 
 DENIED: Final = "access denied{detail}: check the credentials, the region and what they are allowed"
@@ -40,6 +41,17 @@ def reason(error: Exception) -> str:
     if "HTTP error" in text or "Http" in text:
         return "the server cannot be reached, or does not answer" + _tried(text)
     return text.splitlines()[0]
+
+
+def lost(error: Exception) -> bool:
+    """Say whether an answer was lost that obstore did not ask for again.
+
+    It repeats what it knows to be repeatable; not a conditional put, a delete or a page of a listing whose answer
+    did not come or broke off. All that we ask for may be asked again.
+    """
+    text = str(error)
+    spent = SPENT.search(text)
+    return "HTTP error" in text and "BadScheme" not in text and (spent is None or int(spent[1]) < int(spent[2]))
 
 
 def _tried(text: str) -> str:

@@ -246,7 +246,7 @@ def _tables(objects: Objects, block: Block) -> tuple[NDArray[np.int8], NDArray[n
 
 def _table(store: Store, name: str, block: Block) -> NDArray[Any]:
     try:
-        array = zarr.open_array(store, path=f"{GROUP}/{name}", mode="r")
+        array = zarr.open_array(store, path=f"{GROUP}/{name}", mode="r", zarr_format=3)
         return np.asarray(array.oindex[_sliced(block.time), _sliced(block.ccd)])
     except (ValueError, RuntimeError, IndexError, FileNotFoundError) as error:
         raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None

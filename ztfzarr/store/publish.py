@@ -63,7 +63,7 @@ class Version:
     def open(self) -> zarr.Group:
         """Open the group to read."""
         store = self.objects.zarr_store(read_only=True)
-        return zarr.open_group(store, path=self.group, mode="r", use_consolidated=True)
+        return zarr.open_group(store, path=self.group, mode="r", use_consolidated=True, zarr_format=3)
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import ObjectStore as ObstoreStore
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer
 from zarr.storage import ObjectStore
 
 from ztfzarr.errors import AccessError
-from ztfzarr.store.access import reason
-from ztfzarr.store.client import make_client
+from ztfzarr.store.access import lost, reason
+from ztfzarr.store.client import LONGEST_WAIT, MAX_RETRIES, RETRY_SECONDS, make_client
 from ztfzarr.store.objects import Entry
 
+Result = TypeVar("Result")
 Options = tuple[tuple[str, str], ...]
 
 
@@ -49,6 +55,57 @@ def _client(url: str, options: Options) -> ObstoreStore:
 
 # A forked process has its parent's clients but not their threads: their answers would never come.
 os.register_at_fork(after_in_child=_client.cache_clear)
+
+
+def again(act: Callable[[], Result]) -> Result:
+    """Act, and again where an answer was lost that obstore does not ask for again."""
+    started = time.monotonic()
+    for tries in itertools.count():
+        try:
+            return act()
+        except GenericError as error:
+            if not _worth_another(error, tries, started):
+                raise
+        time.sleep(_wait(tries))
+    raise AssertionError("unreachable")
+
+
+async def again_async(act: Callable[[], Awaitable[Result]]) -> Result:
+    """Act as :func:`again` does, in zarr's event loop."""
+    started = time.monotonic()
+    for tries in itertools.count():
+        try:
+            return await act()
+        except GenericError as error:
+            if not _worth_another(error, tries, started):
+                raise
+        await asyncio.sleep(_wait(tries))
+    raise AssertionError("unreachable")
+
+
+def _worth_another(error: GenericError, tries: int, started: float) -> bool:
+    return tries < MAX_RETRIES and time.monotonic() - started < RETRY_SECONDS and lost(error)
+
+
+def _wait(tries: int) -> float:
+    return random.uniform(0, min(LONGEST_WAIT.total_seconds(), 0.1 * 2**tries))
+
+
+def listed(store: ObstoreStore, prefix: str | None = None) -> Iterator[Entry]:
+    """List the objects below a prefix; a page that was lost is asked for again from where it began."""
+    last: str | None = None
+    started = time.monotonic()
+    for tries in itertools.count():
+        try:
+            for batch in obstore.list(store, prefix, offset=last):
+                for meta in batch:
+                    last = meta["path"]
+                    yield Entry(last, meta["size"], meta["last_modified"].timestamp())
+            return
+        except GenericError as error:
+            if not _worth_another(error, tries, started):
+                raise
+        time.sleep(_wait(tries))
 
 
 class RemoteObjects:
@@ -104,9 +161,9 @@ class RemoteObjects:
             return bytes(obstore.get(self.store, key, options={"range": {"suffix": length}}).bytes())
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object whole; object stores replace atomically."""
+        """Write an object whole, by one request; object stores replace atomically."""
         with self._reaching():
-            obstore.put(self.store, key, data)
+            again(lambda: obstore.put(self.store, key, data, use_multipart=False))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write with ``If-None-Match: *``.
@@ -115,7 +172,7 @@ class RemoteObjects:
         """
         with self._reaching():
             try:
-                obstore.put(self.store, key, data, mode="create", use_multipart=False)
+                again(lambda: obstore.put(self.store, key, data, mode="create", use_multipart=False))
             except AlreadyExistsError:
                 with suppress(FileNotFoundError):
                     return self.get(key) == data
@@ -125,22 +182,42 @@ class RemoteObjects:
     def delete(self, key: str) -> None:
         """Remove an object."""
         with suppress(FileNotFoundError), self._reaching():
-            obstore.delete(self.store, key)
+            again(lambda: obstore.delete(self.store, key))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """List the objects below a prefix."""
         with self._reaching():
-            for batch in obstore.list(self.store, prefix):
-                for meta in batch:
-                    yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+            yield from listed(self.store, prefix)
 
     def children(self, prefix: str) -> list[str]:
         """Return the common prefixes below a prefix."""
         with self._reaching():
-            found = obstore.list_with_delimiter(self.store, f"{prefix}/")["common_prefixes"]
+            found = again(lambda: obstore.list_with_delimiter(self.store, f"{prefix}/"))["common_prefixes"]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def zarr_store(self, *, read_only: bool, path: str = "") -> Store:
         """Return the prefix, or what is below ``path``, as a store of zarr's."""
         client = open_url(f"{self.location}/{path}", self._options) if path else self.store
-        return ObjectStore(client, read_only=read_only)
+        return PatientStore(client, read_only=read_only)
+
+
+class PatientStore(ObjectStore):  # type: ignore[type-arg]
+    """zarr's store of obstore's, which asks again where an answer was lost."""
+
+    async def get(self, key: str, prototype: Any = None, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object's bytes; None if it is absent."""
+        return await again_async(lambda: ObjectStore.get(self, key, prototype, byte_range))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object whole, by one request."""
+        self._check_writable()
+        data = value.to_bytes()
+        await again_async(lambda: obstore.put_async(self.store, key, data, use_multipart=False))
+
+    async def delete(self, key: str) -> None:
+        """Remove an object."""
+        await again_async(lambda: ObjectStore.delete(self, key))
+
+    async def exists(self, key: str) -> bool:
+        """Say whether there is an object."""
+        return await again_async(lambda: ObjectStore.exists(self, key))
