@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,23 @@ LIMIT = 2**20  # bytes of a header
 FAULTS = ("500", "503", "503 after", "reset", "reset after", "stall", "stall after", "truncate")
 
 
+@dataclass(frozen=True)
+class Request:
+    """A request that was answered: method, path, bytes of the answer's body, seconds of a monotonic clock."""
+
+    method: str
+    path: str
+    size: int
+    start: float
+    end: float
+
+
 @dataclass
 class Plan:
     """What the proxy does to requests, and what it has seen.
 
     ``delay`` seconds are added to each request; a fraction ``rate`` is spoilt, evenly among ``faults``; a stall
-    lasts ``stall`` seconds. ``log`` has (method, path, bytes of the answer) of each request.
+    lasts ``stall`` seconds. ``log`` has the requests that were answered.
     """
 
     delay: float = 0.0
@@ -29,7 +41,7 @@ class Plan:
     faults: tuple[str, ...] = FAULTS
     stall: float = 3.0
     seed: int = 1
-    log: list[tuple[str, str, int]] = field(default_factory=list)
+    log: list[Request] = field(default_factory=list)
     spoilt: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -41,6 +53,15 @@ class Plan:
         if fate:
             self.spoilt[fate] += 1
         return fate
+
+
+def in_sequence(log: list[Request]) -> int:
+    """Count the round trips: the longest chain of requests of which each began after the one before had ended."""
+    count, end = 0, -1.0
+    for request in sorted(log, key=lambda one: one.end):
+        if request.start >= end:
+            count, end = count + 1, request.end
+    return count
 
 
 @contextmanager
@@ -100,6 +121,7 @@ async def _answered(
 ) -> bool:
     """Answer one request; say whether the connection goes on."""
     method, path = request[0].split(b" ", 2)[:2]
+    start = time.monotonic()
     fault = plan.fault()
     await asyncio.sleep(plan.delay)
     if fault in (None, "truncate") or fault.endswith("after"):
@@ -108,10 +130,10 @@ async def _answered(
         answer = await _message(server[0], method)
         if answer is None:
             return False
-    plan.log.append((method.decode(), path.decode(), len(answer[1]) if fault is None else 0))
     if fault is None:
         client.write(b"".join(answer))
         await client.drain()
+        plan.log.append(Request(method.decode(), path.decode(), len(answer[1]), start, time.monotonic()))
         return True
     await _spoil(fault, b"".join(answer) if fault == "truncate" else b"", client, plan)
     return False

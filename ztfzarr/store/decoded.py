@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -16,16 +16,18 @@ import zarr
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
-from zarr.abc.store import Store
+from zarr.storage import StorePath
 
 from ztfzarr.errors import StoreError
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
-from ztfzarr.store.threads import windowed
+from ztfzarr.store.threads import in_flight, windowed
 
-FETCHERS: Final = 32  # requests under way at once; an object store answers them together
+# Requests under way at once, which an object store answers together: a cutout of 50 exposures is 150 of them.
+FETCHERS: Final = 128
+FILES_AHEAD: Final = 64
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
 
@@ -105,6 +107,7 @@ class DecodedArray(BackendArray):
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
+        self.tables = {n: arrays[n] for n in ("present", "zdither")}
         self.shape = (exposures, *arrays[name]["shape"][1:])
         self.dtype = np.dtype(np.float32)
         # Dask names its arrays by the state of this object. Each opening has names of its own, or a result that a
@@ -129,25 +132,47 @@ class DecodedArray(BackendArray):
         return values.reshape(kept)
 
     def _decode_into(self, values: NDArray[np.float32], block: Block) -> None:
-        present, zdither = _tables(self.objects, block)
+        # The reverse of the writers' order: what is marked present has all else, which can be asked for at once.
+        present = self._table("present", block)
+        zdither = _fetchers().submit(self._table, "zdither", block)
         values[present != 1] = np.nan
         files = [(int(t), int(c)) for t, c in np.argwhere(present == 1)]
-        fetch = partial(self._tiles, block, zdither, values)
         chunk = int(np.prod(self.forms[self.name].chunk))
-        ahead = min(FETCHERS, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
-        tiles = (tile for found in windowed(_fetchers(), fetch, files, ahead) for tile in found)
+        ahead = min(FILES_AHEAD, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
+        begin = partial(self._begin, block, zdither, values)
+        tiles = (tile for found in in_flight(begin, files, ahead) for tile in found)
         for _ in windowed(_decoders(), self._decode, tiles, DECODES_AHEAD):
             pass
 
+    def _begin(
+        self,
+        block: Block,
+        zdither: Future[NDArray[np.int16]],
+        values: NDArray[np.float32],
+        file: tuple[int, int],
+    ) -> Future[list[Tile]]:
+        """Ask for all of a file that a block touches, at once.
+
+        What waits for others is submitted after them, and threads take work in order: none waits for ever.
+        """
+        place = int(block.time[file[0]]), int(block.ccd[file[1]])
+        scales = [_fetchers().submit(self._scales, name, place) for name in ("zscale", "zzero")]
+        return _fetchers().submit(self._tiles, block, zdither, scales, values, file)
+
     def _tiles(
-        self, block: Block, zdither: NDArray[np.int16], values: NDArray[np.float32], file: tuple[int, int]
+        self,
+        block: Block,
+        zdithers: Future[NDArray[np.int16]],
+        scales: Sequence[Future[NDArray[np.float64] | None]],
+        values: NDArray[np.float32],
+        file: tuple[int, int],
     ) -> list[Tile]:
         """Fetch the chunks of a file that a block touches."""
-        objects = self.objects
         place = int(block.time[file[0]]), int(block.ccd[file[1]])
         out = values[file]
-        chunks = self._read(objects, self.name, place, block.positions)
-        zscale, zzero = (self._scales(objects, name, place) for name in ("zscale", "zzero"))
+        chunks = self._read(self.name, place, block.positions)
+        zscale, zzero = (scale.result() for scale in scales)
+        zdither = zdithers.result()
         if chunks is None or zscale is None or zzero is None:
             out[...] = np.nan  # a lost object; ztfzarr verify names it
             return []
@@ -166,18 +191,27 @@ class DecodedArray(BackendArray):
                     tiles.append(Tile(data, y, x, out[i], zscale[image], zzero[image], dither, key))
         return tiles
 
-    def _scales(self, objects: Objects, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
+    def _scales(self, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
         """Read ``zscale`` or ``zzero`` of a file, (image, y)."""
-        chunks = self._read(objects, name, place, [(0, 0, 0, 0)])
+        chunks = self._read(name, place, [(0, 0, 0, 0)])
         if not chunks:
             return None
         scales = decode_chunk(self.forms[name], chunks[0, 0, 0, 0], lambda: self._key(name, place))
         return np.asarray(scales[0, 0], np.float64)
 
     def _read(
-        self, objects: Objects, name: str, place: tuple[int, int], positions: Sequence[Position]
+        self, name: str, place: tuple[int, int], positions: Sequence[Position]
     ) -> dict[Position, bytes] | None:
-        return read_chunks(objects, self._key(name, place), self.forms[name], positions)
+        return read_chunks(self.objects, self._key(name, place), self.forms[name], positions)
+
+    def _table(self, name: str, block: Block) -> NDArray[Any]:
+        """Read a table's entries of a block, (time, ccd, …), by the metadata as opened: without asking for it."""
+        try:
+            path = StorePath(self.objects.zarr_store(read_only=True), f"{GROUP}/{name}")
+            array = zarr.Array.from_dict(path, self.tables[name])
+            return np.asarray(array.oindex[_sliced(block.time), _sliced(block.ccd)])
+        except (ValueError, RuntimeError, IndexError, FileNotFoundError) as error:
+            raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None
 
     def _key(self, name: str, place: tuple[int, int]) -> str:
         return file_key(name, len(self.forms[name].grid), place)
@@ -232,24 +266,6 @@ def _outer(y: slice | Indices, x: slice | Indices) -> tuple[Any, Any]:
         return y, x
     rows, columns = (np.arange(i.start, i.stop) if isinstance(i, slice) else i for i in (y, x))
     return rows[:, None], columns[None, :]
-
-
-def _tables(objects: Objects, block: Block) -> tuple[NDArray[np.int8], NDArray[np.int16]]:
-    """Read ``present`` (time, ccd) and then ``zdither`` (time, ccd, image) of a block.
-
-    In that order, which is the reverse of the writers': what is marked present has its other entries.
-    """
-    store = objects.zarr_store(read_only=True)
-    present, zdither = (_table(store, name, block) for name in ("present", "zdither"))
-    return present, zdither
-
-
-def _table(store: Store, name: str, block: Block) -> NDArray[Any]:
-    try:
-        array = zarr.open_array(store, path=f"{GROUP}/{name}", mode="r", zarr_format=3)
-        return np.asarray(array.oindex[_sliced(block.time), _sliced(block.ccd)])
-    except (ValueError, RuntimeError, IndexError, FileNotFoundError) as error:
-        raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None
 
 
 @cache

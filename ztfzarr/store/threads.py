@@ -17,12 +17,17 @@ def windowed(pool: Executor, act: Callable[[Item], Result], items: Iterable[Item
     ``pool.map`` takes all the items at once: the results of quick work pile up where the caller is slow, and
     millions of items are millions of futures.
     """
+    return in_flight(lambda item: pool.submit(act, item), items, ahead)
+
+
+def in_flight(begin: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """Begin work on items, results in order, at most ``ahead`` under way or waiting."""
     under_way: deque[Future[Result]] = deque()
     try:
         for item in items:
             if len(under_way) >= ahead:
                 yield under_way.popleft().result()
-            under_way.append(pool.submit(act, item))
+            under_way.append(begin(item))
         while under_way:
             yield under_way.popleft().result()
     finally:
