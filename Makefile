@@ -40,6 +40,7 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/raw.py
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/reduce.py
+	$(BIN)/python benchmarks/latency.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -155,8 +155,18 @@ def faults(objects: Objects) -> list[str]:
     return [*metadata_faults(objects), *table_faults(objects), *shard_faults(objects, files)]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
-@pytest.mark.parametrize(("where", "command"), [("bucket", "ingest"), ("bucket", "run"), ("disk", "run")])
+MANY = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize(
+    ("where", "command", "kills"),
+    [
+        ("bucket", "run", 2),
+        pytest.param("bucket", "run", 20, marks=MANY),
+        pytest.param("bucket", "ingest", 20, marks=MANY),
+        pytest.param("disk", "run", 20, marks=MANY),
+    ],
+)
 def test_killed_at_random_instants(where, command, kills, s3, nights, local, truth, tmp_path, tmp_path_factory):
     place = Place(s3 if where == "bucket" else None, tmp_path)
     rng = random.Random(f"{where} {command} {kills}")

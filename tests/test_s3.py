@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -72,8 +75,26 @@ def test_cube_science_and_headers_are_read_from_a_bucket(url, s3, local):
     exposure = int(theirs.exposure[0])
     header = ztfzarr.header(url, exposure, 2, storage_options=s3.options)
     assert header == ztfzarr.header(local, exposure, 2)
+    travelled = pickle.loads(pickle.dumps(ours.raw.isel(time=0).sel(ccd=2)))
+    assert same_bits(travelled.values, theirs.raw.isel(time=0).sel(ccd=2).values)
     engine = xr.open_dataset(url, engine="ztfzarr", storage_options=s3.options)
     assert engine.raw.shape == theirs.raw.shape
+
+
+@pytest.mark.slow
+def test_a_cluster_reads_a_bucket(url, s3, local):
+    """Workers are processes of their own; options go with the tasks, and workers that die are done without."""
+    from dask.distributed import Client, LocalCluster
+
+    theirs = ztfzarr.open_cube(local).raw.sel(ccd=2).mean(("y", "x")).values
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        cube = ztfzarr.open_cube(url, storage_options=s3.options)
+        means = client.compute(cube.raw.sel(ccd=2).chunk(time=1).mean(("y", "x")))
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        np.testing.assert_allclose(means.result(timeout=60).values, theirs, rtol=1e-6)
 
 
 def test_plain_readers_read_a_bucket(url, s3, nights):
