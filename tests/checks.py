@@ -16,8 +16,8 @@ import xarray as xr
 
 from ztfzarr.geometry import CCDS, LED_FILTERS
 from ztfzarr.masters import bias as biases
+from ztfzarr.masters import calibrate as sciences
 from ztfzarr.masters import flat as flats
-from ztfzarr.masters import science as sciences
 from ztfzarr.simulate import Camera, camera, conditions, detector, light, readout
 from ztfzarr.steps import detrend, linearity, overscan
 
@@ -113,7 +113,7 @@ def bias_noise() -> None:
 def row_profile(columns: tuple[int, int], limit: float) -> None:
     """Rows come out level: mean of 50 rows of the residual, peak to peak."""
     one, data, expected = settled_biases((3080, 256))
-    master = biases.master_bias(data, skip=0, overscan={"columns": columns})["bias"].values[0]
+    master = biases.master_bias(data, skip=0, detrending={"columns": columns})["bias"].values[0]
     for q in range(4):
         good = one.bad[0, q] != 3
         rows = (master[q] - expected[q])[:3050, good].mean(axis=1).reshape(-1, 50).mean(axis=1)
@@ -151,10 +151,14 @@ def true_bias(one: Camera) -> xr.DataArray:
     return made.truth_of(one, "bias_structure").assign_attrs(units="DN")
 
 
+def true_masters(one: Camera) -> xr.Dataset:
+    return true_bias(one).to_dataset(name="bias")
+
+
 def wrong_pixels(method: str = "noise") -> float:
     """Share of the pixels of a LED's flat that are more than 6 sigma of their photon noise off."""
     one, data, lit = struck_flats()
-    flat = flats.master_flat(data, true_bias(one), leds=ONE_LED, method=method)["flat"].values[0, 0]
+    flat = flats.master_flat(data, true_masters(one), leds=ONE_LED, method=method)["flat"].values[0, 0]
     typical = np.median(lit)
     sigma = np.sqrt((lit / one.gain[0][:, None, None] + one.read_noise[0][:, None, None] ** 2) / 5) / typical
     return float((np.abs(flat - lit / typical) > 6 * sigma).mean())
@@ -192,7 +196,7 @@ def led_weights() -> None:
     """LEDs count in the flat of their filter as they are told to."""
     one, data = lamps()
     weights = {2: 5.0, 4: 0.5}
-    flat = flats.master_flat(data, true_bias(one), leds=GREEN, weights=weights)["flat"].values[0, 0]
+    flat = flats.master_flat(data, true_masters(one), leds=GREEN, weights=weights)["flat"].values[0, 0]
     single = oracle_leds(data, one.bias_structure[0])
     share = [weights.get(led, 1.0) for led in single]
     expected = np.average(list(single.values()), axis=0, weights=share)
@@ -207,7 +211,9 @@ def bias_before_scaling() -> None:
     dim = data.isel(time=data["led"].values == 2)
     dim["raw"] = dim["raw"] * xr.DataArray([0.3, 0.6, 1.0], dims="time").astype(np.float32)
     dim["raw"].attrs["units"] = "DN"
-    flat = flats.master_flat(dim, bias.assign_attrs(units="DN"), leds=ONE_LED)["flat"].values[0, 0]
+    flat = flats.master_flat(dim, bias.assign_attrs(units="DN").to_dataset(name="bias"), leds=ONE_LED)[
+        "flat"
+    ].values[0, 0]
     assert np.abs(flat - oracle_leds(dim, pattern)[2]).max() < 1e-5
 
 
@@ -233,9 +239,9 @@ def uniform_focal_plane() -> None:
     """What is lit evenly comes out even across CCDs of different response, under LEDs of different colour."""
     one, lamp, exposure, _ = evenly_lit()
     bias = true_bias(one)
-    flat = flats.master_flat(lamp, bias, leds=GREEN)
-    level = flats.relative_levels(flat["led_level"], leds=GREEN).sel(filter="zg")
-    image = sciences.science(detrend.detrend(exposure), bias, flat["flat"].sel(filter="zg"), level)
+    flat = flats.master_flat(lamp, true_masters(one), leds=GREEN)
+    level = flat["level"].sel(filter="zg")
+    image = sciences.calibrate(detrend.detrend(exposure), bias, flat["flat"].sel(filter="zg"), level)
     ccds = image.median(("time", "quadrant", "y", "x"))
     assert np.ptp(one.throughput[0]) > 0.05  # LEDs do differ from CCD to CCD
     assert np.abs(ccds / ccds.median() - 1).max() < 1e-3
@@ -248,8 +254,8 @@ def response() -> None:
     sky = np.full((64, 64), 20_000, np.float32)
     exposure = made.exposed(one, made.planned("o", science=1), sky=sky)
     bias = true_bias(one)
-    flat = flats.master_flat(lamp, bias, leds=GREEN)["flat"].sel(filter="zg")
-    image = sciences.science(detrend.detrend(exposure), bias, flat, xr.ones_like(flat[:, 0, 0, 0])).values[0, 0]
+    flat = flats.master_flat(lamp, true_masters(one), leds=GREEN)["flat"].sel(filter="zg")
+    image = sciences.calibrate(detrend.detrend(exposure), bias, flat, xr.ones_like(flat[:, 0, 0, 0])).values[0, 0]
     alive = one.bad[0][:, np.newaxis, :] == 0
     rest = np.where(alive, image / np.median(image) - 1, 0)
     assert rest.std() < 1.1 / np.sqrt(20_000 * 5.3)
@@ -262,10 +268,10 @@ def labels() -> None:
     counts, bias = detrend.detrend(exposure), true_bias(one)
     flat = made.truth_of(one, "response").assign_attrs(units="1").clip(0.1)
     level = xr.ones_like(flat[:, 0, 0, 0])
-    expected = sciences.science(counts, bias, flat, level)
+    expected = sciences.calibrate(counts, bias, flat, level)
     turned = [3, 1, 4, 2]
     try:
-        found = sciences.science(counts, bias.sel(quadrant=turned), flat.sel(quadrant=turned), level)
+        found = sciences.calibrate(counts, bias.sel(quadrant=turned), flat.sel(quadrant=turned), level)
     except ValueError:
         return
     np.testing.assert_array_equal(found.sel(quadrant=expected["quadrant"]).values, expected.values)
@@ -309,7 +315,7 @@ def _reduced(night: tuple[xr.Dataset, xr.Dataset, xr.Dataset]) -> dict[str, xr.D
     """Reduce a realisation: master bias, master flat, science and the variance of each."""
     dark, lamp, exposure = night
     bias = biases.master_bias(dark, skip=0)
-    flat = flats.master_flat(lamp, bias["bias"], leds=ONE_LED).sel(filter="zg")
+    flat = flats.master_flat(lamp, bias, leds=ONE_LED).sel(filter="zg")
     counts, even = detrend.detrend(exposure), xr.ones_like(bias["bias"][:, 0, 0, 0])
     gain, noise = (exposure[name].isel(time=0) for name in ("gain", "read_noise"))
     return {
@@ -317,8 +323,8 @@ def _reduced(night: tuple[xr.Dataset, xr.Dataset, xr.Dataset]) -> dict[str, xr.D
         "bias variance": bias["variance"],
         "flat": flat["flat"],
         "flat variance": flat["variance"],
-        "science": sciences.science(counts, bias["bias"], flat["flat"], even)[0],
-        "science variance": sciences.science_variance(counts, bias, flat, even, gain, noise)[0],
+        "science": sciences.calibrate(counts, bias["bias"], flat["flat"], even)[0],
+        "science variance": sciences.calibrated_variance(counts, bias, flat, even, gain, noise)[0],
     }
 
 

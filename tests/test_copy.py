@@ -19,8 +19,9 @@ from ztfzarr.ingest.run import ingest
 from ztfzarr.recipe import default_recipe, merged
 from ztfzarr.simulate import simulate_night
 from ztfzarr.store import template
+from ztfzarr.store.entries import Entry, fill_entry, mark_entries
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.publish import Entry, fill_entry, mark_entries, prepare_version
+from ztfzarr.store.versions import prepare_version
 
 SHAPE = (40, 56)
 RNG = np.random.default_rng(1)

@@ -26,7 +26,7 @@ def masters() -> tuple[Camera, xr.Dataset, xr.Dataset]:
     one = camera([2, 6], SHAPE, 1)
     bias = master_bias(made.exposed(one, made.planned("b", bias=20)))
     lamp = made.exposed(one, [e for e in made.planned("f", flats=5) if e.led in LAMPS])
-    return one, bias, master_flat(lamp, bias["bias"], leds=LAMPS)
+    return one, bias, master_flat(lamp, bias, leds=LAMPS)
 
 
 @pytest.fixture(scope="module")

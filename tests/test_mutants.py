@@ -35,6 +35,14 @@ def flipped_rows(right: Any) -> Any:
     return wrong
 
 
+def flipped_level(right: Any) -> Any:
+    def wrong(*args: Any, **options: Any) -> xr.DataArray:
+        level = right(*args, **options)
+        return level.copy(data=level.values[..., ::-1])
+
+    return wrong
+
+
 def one_read_side(_right: Any) -> Any:
     return lambda _quadrant, first, stop, _width: slice(first, stop)
 
@@ -60,7 +68,7 @@ def as_listed(_right: Any) -> Any:
 
 
 def a_day_early(_right: Any) -> Any:
-    return lambda time: linearity_epoch(time + DAY)
+    return lambda time, epochs: linearity_epoch(time + DAY, epochs)
 
 
 def by_the_stack(right: dict[str, int]) -> dict[str, int]:
@@ -126,11 +134,11 @@ def epochs() -> None:
     checks.detrended_frames((5, 25))
 
 
-FRAMES, FLAT, SCIENCE = "ztfzarr.masters.frames", "ztfzarr.masters.flat", "ztfzarr.masters.science"
+FRAMES, FLAT, CALIBRATE = "ztfzarr.masters.frames", "ztfzarr.masters.flat", "ztfzarr.masters.calibrate"
 OVERSCAN, LINEARITY = "ztfzarr.steps.overscan", "ztfzarr.steps.linearity"
 
 MUTANTS = [
-    Mutant("overscan rows flipped", f"{FRAMES}:overscan_level", flipped_rows, whole_image_profile),
+    Mutant("overscan rows flipped", f"{FRAMES}:sound_level", flipped_level, whole_image_profile),
     Mutant("overscan rows flipped, pixels", f"{OVERSCAN}:overscan_level", flipped_rows, epochs),
     Mutant("wrong read side", f"{OVERSCAN}:stored_columns", one_read_side, late_columns),
     Mutant(
@@ -143,11 +151,11 @@ MUTANTS = [
     Mutant("bias after scaling", f"{FLAT}:combine_frames", bias_after_scaling, checks.bias_before_scaling),
     Mutant("LED weights ignored", f"{FLAT}:_weighted", no_weights, checks.led_weights),
     Mutant("k inverted", f"{FLAT}:relative_levels", inverted, checks.uniform_focal_plane),
-    Mutant("response x/y swapped", f"{SCIENCE}:_alike", swapped_axes, checks.response),
-    Mutant("quadrants by position", f"{SCIENCE}:_alike", by_position, checks.labels),
+    Mutant("response x/y swapped", f"{CALIBRATE}:_alike", swapped_axes, checks.response),
+    Mutant("quadrants by position", f"{CALIBRATE}:_alike", by_position, checks.labels),
     Mutant("variance of one frame", "ztfzarr.masters.bias:combine_frames", without_count, checks.variance_planes),
     Mutant("relative part kept", f"{FLAT}:combine_frames", relative_in_variance, checks.variance_planes),
-    Mutant("gain multiplied", f"{SCIENCE}:calibrated_variance", gain_multiplied, checks.variance_planes),
+    Mutant("gain multiplied", f"{CALIBRATE}:pixel_variance", gain_multiplied, checks.variance_planes),
 ]
 
 

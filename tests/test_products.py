@@ -15,15 +15,14 @@ import xarray as xr
 import ztfzarr
 from ztfzarr.cli import main
 from ztfzarr.ingest.run import ingest
-from ztfzarr.masters.calibrations import nearest_night
+from ztfzarr.masters.calibrations import nearest_master, period_of
 from ztfzarr.masters.flat import relative_levels
 from ztfzarr.reduce.calibrated import calibrated
 from ztfzarr.schema import faults
 from ztfzarr.simulate import simulate_night
-from ztfzarr.steps.detrend import detrend
 from ztfzarr.store.objects import open_objects
-from ztfzarr.store.publish import find_version
 from ztfzarr.store.template import arrays_of
+from ztfzarr.store.versions import find_version
 
 SHAPE = (70, 96)
 CCDS = (3, 8)
@@ -52,7 +51,7 @@ def store(nights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "night.zarr"
     assert not ingest(path, [nights / "raw"]).refused
     exact = [f"--set={kind}.rounding=0" for kind in ("bias", "flat", "science")]
-    assert call("run", path, *exact, "-q") == 0
+    assert call("run", path, *exact, "--with-variance", "-q") == 0
     return path
 
 
@@ -83,7 +82,7 @@ def test_masters_are_those_of_the_library(store: Path) -> None:
     made = bias.sel(night=FIRST, ccd=list(CCDS))
     for name in ("bias", "variance", "count"):
         assert np.array_equal(made[name].values, expected[name].values)
-    lamps = ztfzarr.master_flat(exposures(store, FIRST, "flat"), expected["bias"])
+    lamps = ztfzarr.master_flat(exposures(store, FIRST, "flat"), expected)
     one = flat.sel(night=FIRST, ccd=list(CCDS))
     for name in ("flat", "variance"):
         # LEDs are added up in another order: the last bit may differ.
@@ -99,8 +98,9 @@ def test_science_stored_is_science_computed(store: Path) -> None:
     stored = stored.isel(time=(stored["imgtype"] == "object").values).sortby("time")
     computed = ztfzarr.open_science(store)
     assert computed["exposure"].values.tolist() == stored["exposure"].values.tolist()
-    ours = computed["science"].sel(ccd=list(CCDS)).values
-    assert np.array_equal(ours, stored["science"].sel(ccd=list(CCDS)).values, equal_nan=True)
+    for name in ("science", "mask", "variance"):
+        ours = computed[name].sel(ccd=list(CCDS)).values
+        assert np.array_equal(ours, stored[name].sel(ccd=list(CCDS)).values, equal_nan=True), name
     part = computed["science"][1:4, [7, 2], [3, 0], 60:10:-7, [5, 90, 6]]
     assert np.array_equal(
         part.values, stored["science"][1:4, [7, 2], [3, 0], 60:10:-7, [5, 90, 6]].values, equal_nan=True
@@ -116,11 +116,13 @@ def test_science_is_that_of_the_library(store: Path) -> None:
         sky = exposures(store, night, "object")
         for i, exposure in enumerate(sky["exposure"].values):
             name = str(sky["filter"].values[i])
-            master = bias["bias"].sel(night=night, ccd=list(CCDS))
-            own = flat.sel(filter=name)
-            expected = ztfzarr.science(detrend(sky.isel(time=[i])), master, own["flat"], own["level"])
+            master = bias.sel(night=night, ccd=list(CCDS))
+            expected = ztfzarr.science(sky.isel(time=[i]), master, flat)
             made = stored.isel(time=(stored["exposure"] == exposure).values).sel(ccd=list(CCDS))
-            assert np.array_equal(made["science"].values, expected.values, equal_nan=True)
+            for variable in ("science", "mask"):
+                assert np.array_equal(made[variable].values, expected[variable].values, equal_nan=True), name
+            variance = ztfzarr.science_variance(sky.isel(time=[i]), master, flat)
+            assert np.array_equal(made["variance"].values, variance.values, equal_nan=True)
 
 
 KINDS = ("bias", "flat", "science")
@@ -129,7 +131,7 @@ WRONG = [
         lambda d, k: arrays_of(d)[k].update(data_type="float64"), "data_type: 'float32' was expected", id="type"
     ),
     pytest.param(
-        lambda d, k: arrays_of(d).pop("variance" if k != "science" else k), "is a required", id="missing"
+        lambda d, k: arrays_of(d).pop("variance" if k != "science" else "mask"), "is a required", id="missing"
     ),
     pytest.param(lambda d, k: arrays_of(d)[k]["attributes"].update(units="e"), "was expected", id="units"),
     pytest.param(lambda d, k: d["attributes"].pop("recipe"), "'recipe' is a required property", id="recipe"),
@@ -270,7 +272,35 @@ DAYS = [
 
 
 @pytest.mark.parametrize(("time", "night", "available", "options", "expected"), DAYS)
-def test_nearest_night(
+def test_nearest_master(
     time: str, night: int, available: list[int], options: dict[str, Any], expected: int | None
 ) -> None:
-    assert nearest_night(np.datetime64(time, "us"), night, available, **NOON, **options) == expected
+    spans = [(n, n) for n in available]
+    found = nearest_master(np.datetime64(time, "us"), night, spans, **NOON, **options)
+    assert (None if found is None else available[found]) == expected
+
+
+def test_masters_of_periods_hold_their_nights() -> None:
+    spans = [(20200701, 20200731), (20200803, 20200831), (20200802, 20200802)]
+    time = np.datetime64("2020-08-02T19:00", "us")
+    assert nearest_master(time, 20200802, spans, **NOON) == 2
+    assert nearest_master(time, 20200802, spans[:2], **NOON) == 1
+    assert nearest_master(np.datetime64("2020-08-20T05:00"), 20200820, spans, validity=0.0) == 1
+    border = [np.datetime64("2020-08-15")]
+    assert nearest_master(np.datetime64("2020-08-20T05:00"), 20200820, spans, **NOON, borders=border) is None
+
+
+PERIODS = [
+    ("night", 20200801, "20200801"),
+    ("week", 20200801, "2020-W31"),
+    ("week", 20210101, "2020-W53"),
+    ("month", 20200801, "2020-08"),
+    ("2020-07-30:2020-08-01", 20200801, "2020-07-30:2020-08-01"),
+    ("2020-07-30:2020-08-01", 20200802, None),
+    (["2020-07-01:2020-07-31", "2020-08-01:2020-08-31"], 20200802, "2020-08-01:2020-08-31"),
+]
+
+
+@pytest.mark.parametrize(("period", "night", "expected"), PERIODS)
+def test_periods(period: str | list[str], night: int, expected: str | None) -> None:
+    assert period_of(night, period) == expected

@@ -40,7 +40,7 @@ def biases() -> tuple[Camera, xr.Dataset, xr.Dataset]:
 def flats(biases: tuple[Camera, xr.Dataset, xr.Dataset]) -> tuple[xr.Dataset, xr.Dataset]:
     one, _, bias = biases
     data = made.exposed(one, [e for e in made.planned("f", flats=4) if e.led in LAMPS])
-    return data, master_flat(data, bias["bias"], leds=LAMPS)
+    return data, master_flat(data, bias, leds=LAMPS)
 
 
 def meaning(flag: xr.DataArray) -> list[str]:

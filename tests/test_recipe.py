@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from ztfzarr.errors import RecipeError
 from ztfzarr.geometry import LED_FILTERS, LINEARITY_EPOCHS, POCKET_START
+from ztfzarr.masters import mask
 from ztfzarr.masters.flat import RELATIVE_NOISE
 from ztfzarr.masters.frames import CLIP, METHODS
+from ztfzarr.masters.quality import bias_quality, flat_quality
 from ztfzarr.masters.selection import MINIMUM, SKIP
 from ztfzarr.recipe import check_recipe, default_recipe, differences, read_recipe, recipe_for, refuse_other
 from ztfzarr.schemas import load
@@ -22,12 +25,22 @@ def test_the_defaults_are_valid_and_those_of_the_code() -> None:
     recipe = default_recipe()
     check_recipe(recipe)
     strip = {"columns": list(overscan.COLUMNS), "degree": overscan.DEGREE, "clip": overscan.CLIP}
+    strip |= {"highest": overscan.HIGHEST, "step": overscan.STEP}
     assert recipe["overscan"] == strip | {"columns_of_ccd": {}}
     assert (recipe["bias"]["skip"], recipe["bias"]["minimum"], recipe["bias"]["clip"]) == (SKIP, MINIMUM, CLIP)
     assert recipe["flat"]["relative"] == RELATIVE_NOISE
     assert recipe["linearity"]["tables"] == list(LINEARITY_EPOCHS)
     assert recipe["linearity"]["from"] == [str(day) for day in LINEARITY_EPOCHS.values()]
     assert recipe["pocket"]["from"] == str(POCKET_START)
+    assert (recipe["science"]["saturation"], recipe["science"]["suspect"]) == (mask.SATURATION, mask.SUSPECT)
+    limits = inspect.signature(mask.bad_pixels).parameters
+    assert recipe["bad_pixels"] == {name: p.default for name, p in limits.items() if p.default is not p.empty}
+    judged = inspect.signature(bias_quality).parameters
+    assert recipe["bias"]["read_noise"] == judged["tolerance"].default
+    assert recipe["bias"]["structure"] == judged["structure"].default
+    judged = inspect.signature(flat_quality).parameters
+    assert recipe["flat"]["scatter"] == judged["scatter"].default
+    assert recipe["flat"]["rejected"] == judged["rejection"].default
 
 
 def test_the_schema_knows_what_the_code_knows() -> None:

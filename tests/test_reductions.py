@@ -13,8 +13,8 @@ import xarray as xr
 
 import ztfzarr
 from ztfzarr.masters.bias import master_bias
+from ztfzarr.masters.calibrate import calibrate
 from ztfzarr.masters.flat import master_flat, relative_levels
-from ztfzarr.masters.science import science
 from ztfzarr.masters.selection import number_in_run, settled
 from ztfzarr.simulate import simulate_night
 from ztfzarr.steps.detrend import detrend, linear
@@ -92,7 +92,7 @@ def test_detrended_frames(nights: dict[int, xr.Dataset], night: int, columns: tu
 @pytest.mark.parametrize("columns", COLUMNS, ids=str)
 @pytest.mark.parametrize("night", NIGHTS)
 def test_master_bias(nights: dict[int, xr.Dataset], night: int, columns: tuple[int, int]) -> None:
-    bias = master_bias(of_type(nights[night], "bias"), overscan={"columns": columns})
+    bias = master_bias(of_type(nights[night], "bias"), detrending={"columns": columns})
     for ccd in CCDS:
         expected = oracle_bias(nights[night], ccd, columns)
         assert np.abs(bias["bias"].sel(ccd=ccd).values - expected).max() < 1e-3
@@ -102,9 +102,9 @@ def test_master_bias(nights: dict[int, xr.Dataset], night: int, columns: tuple[i
 @pytest.mark.parametrize("night", FLAT_NIGHTS)
 def test_master_flat_and_science(nights: dict[int, xr.Dataset], night: int, columns: tuple[int, int]) -> None:
     data = nights[night]
-    overscan: dict[str, Any] = {"columns": columns}
-    bias = master_bias(of_type(data, "bias"), overscan=overscan)
-    flat = master_flat(of_type(data, "flat"), bias["bias"], overscan=overscan)
+    detrending: dict[str, Any] = {"columns": columns}
+    bias = master_bias(of_type(data, "bias"), detrending=detrending)
+    flat = master_flat(of_type(data, "flat"), bias, detrending=detrending)
     levels = relative_levels(flat["led_level"])
     lamps = {ccd: oracle_flats(data, ccd, columns) for ccd in CCDS}
     sky = of_type(data, "object")
@@ -116,7 +116,7 @@ def test_master_flat_and_science(nights: dict[int, xr.Dataset], night: int, colu
             c: np.mean([lamps[c][m][1] / np.median([lamps[d][m][1] for d in CCDS]) for m in members]) for c in CCDS
         }
         exposure = plain.isel(time=(sky["filter"] == name).values)
-        ours = science(exposure, bias["bias"], flat["flat"].sel(filter=name), levels.sel(filter=name))
+        ours = calibrate(exposure, bias["bias"], flat["flat"].sel(filter=name), levels.sel(filter=name))
         for ccd in CCDS:
             expected_flat = np.mean([lamps[ccd][m][0] for m in members], axis=0)
             assert np.abs(flat["flat"].sel(filter=name, ccd=ccd).values - expected_flat).max() < 1e-5
@@ -144,11 +144,11 @@ def test_lazy_and_chunked_alike(nights: dict[int, xr.Dataset], chunks: dict[str,
     data = nights[20200427]
     lazy = data.chunk(chunks)
     bias = master_bias(of_type(data, "bias"))
-    flat = master_flat(of_type(data, "flat"), bias["bias"])
+    flat = master_flat(of_type(data, "flat"), bias)
     with dask.config.set(scheduler=small_only):
         lazy_bias = master_bias(of_type(lazy, "bias"))
         lazy_detrended = detrend(of_type(lazy, "object"))
-        lazy_flat = master_flat(of_type(lazy, "flat"), bias["bias"])
+        lazy_flat = master_flat(of_type(lazy, "flat"), bias)
     assert all(dask.is_dask_collection(v.data) for v in (lazy_bias["bias"], lazy_detrended, lazy_flat["flat"]))
     for name in ("bias", "variance", "count"):
         assert np.array_equal(lazy_bias[name].values, bias[name].values)
@@ -177,12 +177,12 @@ def test_inputs_are_unchanged(nights: dict[int, xr.Dataset]) -> None:
 def test_a_missing_ccd_is_an_error(nights: dict[int, xr.Dataset]) -> None:
     data = nights[20200427]
     bias = master_bias(of_type(data, "bias"))["bias"]
-    with pytest.raises(ValueError, match=r"the master bias lacks .*: expected every CCD of the flats"):
-        master_flat(of_type(data, "flat"), bias.sel(ccd=[6]))
+    with pytest.raises(ValueError, match=r"the master bias lacks .*: expected every CCD of the exposures"):
+        master_flat(of_type(data, "flat"), bias.to_dataset().sel(ccd=[6]))
     sky = detrend(of_type(data, "object"))
     flat = xr.ones_like(bias).assign_attrs(units="1")
     with pytest.raises(ValueError, match="exact"):
-        science(sky, bias.sel(ccd=[6]), flat, xr.ones_like(bias[:, 0, 0, 0]))
+        calibrate(sky, bias.sel(ccd=[6]), flat, xr.ones_like(bias[:, 0, 0, 0]))
     with pytest.raises(ValueError, match="exact"):
         subtract_overscan(data["raw"], overscan_level(overscan_profile(data["overscan"].sel(ccd=[6])))["level"])
 
@@ -209,7 +209,7 @@ def test_master_flat_refuses_a_missing_led(nights: dict[int, xr.Dataset]) -> Non
     data = nights[20200427]
     flats = of_type(data, "flat")
     with pytest.raises(ValueError, match="no flats of LED 9"):
-        master_flat(flats.isel(time=(flats["led"] != 9).values), data["raw"][0])
+        master_flat(flats.isel(time=(flats["led"] != 9).values), data)
 
 
 def test_biases_are_numbered_in_time_within_runs() -> None:

@@ -76,7 +76,7 @@ def test_a_quadrant_without_overscan_leaves_the_ccd_s_flat_out(value: float) -> 
     one, data = checks.lamps()
     flats = data.isel(time=data["led"].values == 2)
     four = xr.concat([flats, flats.isel(time=[1])], "time")
-    bias = checks.true_bias(one)
+    bias = checks.true_masters(one)
     good = master_flat(flats, bias, leds=checks.ONE_LED)
     found = master_flat(struck(four, 3, 2, value), bias, leds=checks.ONE_LED)
     np.testing.assert_array_equal(found["led_level"], good["led_level"])
@@ -93,7 +93,7 @@ def test_master_bias_at_full_size(seed: int, ccd: int) -> None:
     data = made.exposed(one, exposures)
     unsettled = np.mean([conditions(one, e, ccd).unsettled_shape for e in exposures[10:]])
     for columns, limit in PROFILES:
-        master = master_bias(data, overscan={"columns": columns})["bias"].values[0]
+        master = master_bias(data, detrending={"columns": columns})["bias"].values[0]
         for q in range(4):
             shape = readout.settling_shape(unsettled * one.settling_shape[0, q], one.shape, q + 1)
             rest = (master[q] - shape - one.bias_structure[0, q])[:, one.bad[0, q] != 3].astype(float)
@@ -104,7 +104,7 @@ def test_master_bias_at_full_size(seed: int, ccd: int) -> None:
 @pytest.mark.slow
 def test_cosmic_rays_in_flats_of_a_large_quadrant() -> None:
     one, data, lit = checks.struck_flats((1540, 1536))
-    flat = master_flat(data, checks.true_bias(one), leds=checks.ONE_LED)["flat"].values[0, 0]
+    flat = master_flat(data, checks.true_masters(one), leds=checks.ONE_LED)["flat"].values[0, 0]
     typical = np.median(lit)
     sigma = np.sqrt((lit / one.gain[0][:, None, None] + one.read_noise[0][:, None, None] ** 2) / 5) / typical
     assert (np.abs(flat - lit / typical) > 6 * sigma).mean() < 1e-5

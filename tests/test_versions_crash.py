@@ -11,8 +11,9 @@ import zarr
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import default_recipe, merged
 from ztfzarr.reduce.versions import drop
+from ztfzarr.store.entries import Entry, fill_entry, mark_entries
 from ztfzarr.store.objects import LocalObjects, open_objects
-from ztfzarr.store.publish import Entry, Version, fill_entry, find_version, made, mark_entries, prepare_version
+from ztfzarr.store.versions import Version, find_version, made, prepare_version
 
 OTHER = merged(default_recipe(), {"bias": {"rounding": 0.5}})
 PLACE = (0, 1)

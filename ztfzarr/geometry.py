@@ -6,6 +6,7 @@ files; the functions below say how that relates to the read-out and to the sky.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import numpy as np
@@ -155,9 +156,25 @@ def night_of(time: NDArray[np.datetime64]) -> NDArray[np.int32]:
     return np.asarray(y * 10000 + m * 100 + d, np.int32)
 
 
-def linearity_epoch(time: np.datetime64) -> str:
-    """Name the linearity table that holds at a UTC time: "201803", "201910" or "202004"."""
-    return [name for name, first in LINEARITY_EPOCHS.items() if first <= time][-1]
+def linearity_epoch(time: np.datetime64, epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS) -> str:
+    """Name the linearity table that holds at a UTC time: "201803", "201910" or "202004".
+
+    Parameters
+    ----------
+    time : datetime64
+        UTC.
+    epochs : mapping
+        First UTC day of each table, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the time is before all of them.
+    """
+    begun = [name for name, first in epochs.items() if first <= time]
+    if not begun:
+        raise ValueError(f"no linearity table holds at {time}: the first is from {min(epochs.values())}")
+    return begun[-1]
 
 
 def filefracday_time(exposure: int) -> np.datetime64:

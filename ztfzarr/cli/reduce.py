@@ -30,7 +30,9 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
     @click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
     @click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
     @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in bias.skip=5.")
+    @click.option("--with-variance", is_flag=True, help="Store science's variance too, as science.variance=true.")
     @click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
+    @click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
     @reporting
     def command(
         store: Objects,
@@ -39,7 +41,9 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         version: str,
         file: str | None,
         settings: tuple[str, ...],
+        with_variance: bool,
         workers: int | None,
+        scheduler: str | None,
         as_json: bool,
         quiet: bool,
     ) -> int:
@@ -47,13 +51,14 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         from ztfzarr.reduce.report import Events, Selection
         from ztfzarr.reduce.run import reduce
 
+        settings += ("science.variance=true",) * with_variance
         masters = version if len(kinds) > 1 else "v1"  # a run of all makes the masters that it uses
         text = Path(file).read_text() if file else ""
         recipe = read_recipe(text, settings, masters=masters) if file or settings else None
         with progress(quiet) as shown:
             reports = reduce(
                 store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
-                events=Events(step=shown.step, done=shown.advance),
+                scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
             )  # fmt: skip
         return _told(reports, as_json, quiet)
 

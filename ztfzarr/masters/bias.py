@@ -18,7 +18,7 @@ def master_bias(
     minimum: int = MINIMUM,
     method: str = "noise",
     clip: float = CLIP,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Combine biases into a master bias.
 
@@ -32,8 +32,8 @@ def master_bias(
         Frames that each CCD must have.
     method, clip
         See :func:`~ztfzarr.masters.frames.combine_frames`.
-    overscan : mapping, optional
-        ``columns``, ``columns_of_ccd``, ``degree``, ``clip`` of the overscan steps.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def master_bias(
         raise ValueError(f"exposures of type {', '.join(sorted(map(str, others)))}: expected bias only")
     used = settled(exposures["time"], skip=skip)
     require_frames(exposures, used, minimum, f"master bias after the first {skip} of each run")
-    frames = calibrated_frames(exposures.isel(time=used), **(overscan or {}))
+    frames = calibrated_frames(exposures.isel(time=used), **(detrending or {}))
     combined = combine_frames(frames, method=method, clip=clip).rename(mean="bias")
     combined["bias"].attrs["long_name"] = "master bias"
     combined["variance"].attrs["long_name"] = "variance of the master bias, by the noise model"

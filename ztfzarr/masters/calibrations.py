@@ -1,7 +1,8 @@
-"""Which master calibrates an exposure."""
+"""Which master calibrates an exposure, and which nights a master is made of."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,15 +17,45 @@ def night_noon(night: int) -> np.datetime64:
     return np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "us") + np.timedelta64(7 * 60 + 47, "m")
 
 
-def nearest_night(
+def period_of(night: int, period: str | Sequence[str]) -> str | None:
+    """Name the period of a night, all of whose frames go into one master.
+
+    Parameters
+    ----------
+    night : int
+        YYYYMMDD.
+    period : str or sequence of str
+        ``night``, ``week`` (ISO), ``month``, or ranges of nights ``2020-08-01:2020-08-15``, both ends within.
+
+    Returns
+    -------
+    str or None
+        Such as ``20200801``, ``2020-W31``, ``2020-08``; None for a night in none of the ranges.
+    """
+    day = datetime.datetime.strptime(str(night), "%Y%m%d").replace(tzinfo=datetime.UTC).date()
+    if period == "night":
+        return str(night)
+    if period == "week":
+        year, week, _ = day.isocalendar()
+        return f"{year}-W{week:02d}"
+    if period == "month":
+        return f"{day:%Y-%m}"
+    for span in [period] if isinstance(period, str) else period:
+        first, last = (datetime.date.fromisoformat(text) for text in span.split(":"))
+        if first <= day <= last:
+            return span
+    return None
+
+
+def nearest_master(
     time: np.datetime64,
     night: int,
-    available: Sequence[int],
+    spans: Sequence[tuple[int, int]],
     *,
     validity: float,
     borders: Sequence[np.datetime64] = (),
 ) -> int | None:
-    """Choose the night whose master calibrates an exposure.
+    """Choose the master that calibrates an exposure.
 
     Parameters
     ----------
@@ -32,33 +63,33 @@ def nearest_night(
         Of the exposure, UTC.
     night : int
         Of the exposure, YYYYMMDD.
-    available : sequence of int
-        Nights that have the master for the exposure's CCD (and filter).
+    spans : sequence of (int, int)
+        First and last night of each master that there is for the exposure's CCD (and filter).
     validity : float
         Days: masters further off are not used.
     borders : sequence of datetime64
-        UTC days on which the camera changed: a master from the other side of one is not used.
+        UTC days on which the camera changed: a master from the other side of one, or from both, is not used.
 
     Returns
     -------
     int or None
-        The exposure's own night if it has a master, else the nearest in time, the earlier of two as near; None
-        if there is none.
+        Index of the master whose nights hold the exposure's own, else of the nearest in time, the earlier of two
+        as near; None if there is none.
     """
-    if not len(available):
+    if not len(spans):
         return None
-    nights = np.array(sorted(available))
-    middles = np.array([night_noon(int(n)) for n in nights])
-    usable = np.abs(middles - time) <= validity * DAY
-    usable |= nights == night
+    ends = np.array([[night_noon(first), night_noon(last)] for first, last in spans])
+    within = np.array([first <= night <= last for first, last in spans])
+    zero = np.timedelta64(0, "us")
+    distance = np.where(within, zero, np.maximum(np.maximum(ends[:, 0] - time, time - ends[:, 1]), zero))
     side = _side(np.array([time]), borders)[0]
-    usable &= _side(middles, borders) == side
-    if night in nights[usable]:
-        return night
+    usable = within | (distance <= validity * DAY)
+    usable &= (_side(ends[:, 0], borders) == side) & (_side(ends[:, 1], borders) == side)
     if not usable.any():
         return None
     candidates = np.flatnonzero(usable)
-    return int(nights[candidates[np.argmin(np.abs(middles[candidates] - time))]])
+    order = np.lexsort((ends[candidates, 0], distance[candidates], ~within[candidates]))
+    return int(candidates[order[0]])
 
 
 def _side(times: NDArray[np.datetime64], borders: Sequence[np.datetime64]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.kernels.median import calibrated_median
-from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames, matching_bias
+from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames, matching_master
 from ztfzarr.masters.selection import MINIMUM, require_frames
 
 RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a common level leaves
@@ -19,7 +19,7 @@ RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a 
 
 def master_flat(
     exposures: xr.Dataset,
-    bias: xr.DataArray,
+    bias: xr.Dataset,
     *,
     weights: Mapping[int, float] | None = None,
     leds: Mapping[int, str] = LED_FILTERS,
@@ -27,7 +27,7 @@ def master_flat(
     method: str = "noise",
     clip: float = CLIP,
     relative: float = RELATIVE_NOISE,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Combine LED flats into one master flat for each filter.
 
@@ -35,8 +35,8 @@ def master_flat(
     ----------
     exposures : Dataset
         Raw LED flats, from ``open_cube`` or ``open_fits``: any CCDs, each with all its quadrants and rows.
-    bias : (ccd, quadrant, y, x) float32, DN
-        Master bias of at least these CCDs.
+    bias : Dataset of ``bias`` (ccd, quadrant, y, x) float32, DN
+        From ``master_bias``, of at least these CCDs.
     weights : mapping, optional
         Of LEDs in the flat of their filter; 1 for those not named.
     leds : mapping
@@ -46,15 +46,15 @@ def master_flat(
         Frames a LED that each CCD must have.
     method, clip, relative
         See :func:`~ztfzarr.masters.frames.combine_frames`.
-    overscan : mapping, optional
-        ``columns``, ``columns_of_ccd``, ``degree``, ``clip`` of the overscan steps.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
     Dataset
-        ``flat`` and ``variance`` (1) float32, ``count`` int16, each (filter, ccd, quadrant, y, x);
-        ``led_level`` (led, ccd), DN: N_ccd(LED), the CCD-wide median of a LED's combined flat. Lazy if the
-        exposures are.
+        ``flat`` and ``variance`` (1) float32, ``count`` int16, each (filter, ccd, quadrant, y, x); ``led_level``
+        (led, ccd), DN: N_ccd(LED), the CCD-wide median of a LED's combined flat; ``level`` (filter, ccd): that of
+        the CCD against the others here, see :func:`relative_levels`. Lazy if the exposures are.
 
     Raises
     ------
@@ -75,14 +75,23 @@ def master_flat(
     if others:
         raise ValueError(f"exposures of type {', '.join(sorted(map(str, others)))}: expected flat only")
     settings: dict[str, Any] = {"minimum": minimum, "method": method, "clip": clip, "relative": relative}
-    settings["overscan"] = overscan
+    settings["detrending"] = detrending
     of_led = {led: exposures.isel(time=np.asarray(exposures["led"].values == led)) for led in leds}
-    lamps = {led: led_flat(of_led[led], bias, **settings) for led in leds}
+    lamps = {led: led_flat(of_led[led], bias["bias"], **settings) for led in leds}
     filters = sorted(set(leds.values()))
     flats = [_weighted({k: lamps[k] for k, f in leds.items() if f == name}, weights or {}) for name in filters]
     result = xr.concat(flats, xr.DataArray(np.array(filters), dims="filter", name="filter"))
-    levels = xr.concat([lamps[led]["led_level"] for led in leds], xr.DataArray(list(leds), dims="led", name="led"))
-    return _described(result.assign(led_level=levels))
+    led_level = xr.concat(
+        [lamps[led]["led_level"] for led in leds], xr.DataArray(list(leds), dims="led", name="led")
+    )
+    return _described(result.assign(led_level=led_level, level=_levels(led_level, leds)))
+
+
+def _levels(led_level: xr.DataArray, leds: Mapping[int, str]) -> xr.DataArray:
+    """Return the relative levels of the CCDs, (filter, ccd), or (filter) of a single one."""
+    whole = led_level if "ccd" in led_level.dims else led_level.expand_dims("ccd")
+    level = relative_levels(whole.chunk(ccd=-1) if whole.chunks else whole, leds=leds)
+    return level if "ccd" in led_level.dims else level.isel(ccd=0)
 
 
 def _described(result: xr.Dataset) -> xr.Dataset:
@@ -91,6 +100,7 @@ def _described(result: xr.Dataset) -> xr.Dataset:
         "variance": ("1", "variance of the master flat, by the noise model"),
         "count": ("1", "frames kept, of all LEDs"),
         "led_level": ("DN", "CCD-wide median of the LED's combined flat"),
+        "level": ("1", "level of the CCD against that of the focal plane"),
     }
     for name, (units, long_name) in names.items():
         result[name].attrs = {"units": units, "long_name": long_name}
@@ -101,12 +111,11 @@ def led_flat(
     exposures: xr.Dataset,
     bias: xr.DataArray,
     *,
-    medians: xr.DataArray | None = None,
     minimum: int = MINIMUM,
     method: str = "noise",
     clip: float = CLIP,
     relative: float = RELATIVE_NOISE,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Combine the flats of one LED and normalise them by their CCD-wide median.
 
@@ -116,9 +125,7 @@ def led_flat(
         Raw flats of the LED.
     bias : (ccd, quadrant, y, x) float32, DN
         Master bias.
-    medians : (time, ccd), DN, optional
-        From :func:`frame_medians`, if known: frames then need not be held from one to the other.
-    minimum, method, clip, relative, overscan
+    minimum, method, clip, relative, detrending
         See :func:`master_flat`.
 
     Returns
@@ -129,9 +136,9 @@ def led_flat(
     """
     leds = ", ".join(map(str, sorted(set(exposures["led"].values.tolist()))))
     require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {leds}")
-    frames = calibrated_frames(exposures, **(overscan or {}))
-    offset = matching_bias(bias, frames.counts)
-    levels = frame_medians(frames, offset) if medians is None else medians
+    frames = calibrated_frames(exposures, **(detrending or {}))
+    offset = matching_master(bias, frames.counts)
+    levels = frame_medians(frames, offset)
     scale = levels.mean("time", skipna=True) / levels
     combined = combine_frames(frames, offset=offset, scale=scale, relative=relative, method=method, clip=clip)
     level = ccd_median(combined["mean"])
@@ -195,30 +202,6 @@ def frame_medians(frames: Frames, offset: xr.DataArray) -> xr.DataArray:
         join="exact",
         keep_attrs=False,
     ).assign_attrs(units="DN")
-
-
-def led_medians(
-    exposures: xr.Dataset, bias: xr.DataArray, *, overscan: Mapping[str, Any] | None = None
-) -> xr.DataArray:
-    """Return the CCD-wide median of each raw flat, minus bias, reading one frame at a time.
-
-    Parameters
-    ----------
-    exposures : Dataset
-        Raw flats. For bounded memory chunked by frame, or not chunked and read here frame by frame.
-    bias : (ccd, quadrant, y, x) float32, DN
-    overscan : mapping, optional
-        See :func:`master_flat`.
-
-    Returns
-    -------
-    (time, ccd) float64, DN, in memory.
-    """
-    parts = []
-    for i in range(exposures.sizes["time"]):
-        frames = calibrated_frames(exposures.isel(time=[i]), **(overscan or {}))
-        parts.append(frame_medians(frames, matching_bias(bias, frames.counts)).compute())
-    return xr.concat(parts, "time")
 
 
 def _medians(
@@ -287,8 +270,29 @@ def relative_levels(led_level: xr.DataArray, *, leds: Mapping[int, str] = LED_FI
         r = mean over the filter's LEDs of N_ccd(LED) / median over CCDs of N(LED). Science is divided by it, so
         that a uniformly lit focal plane comes out uniform. LEDs weigh equally, in level as in pixels.
     """
-    relative = led_level / led_level.median("ccd")
-    return xr.concat(list(_by_filter(relative, leds)), "filter")
+    return level_against(led_level, led_level.median("ccd"), leds=leds)
+
+
+def level_against(
+    led_level: xr.DataArray, reference: xr.DataArray, *, leds: Mapping[int, str] = LED_FILTERS
+) -> xr.DataArray:
+    """Return the level of each CCD against that of a reference, by filter.
+
+    Parameters
+    ----------
+    led_level : (led, ccd), DN
+        Of :func:`master_flat`.
+    reference : (led), DN
+        Median of the LED's levels over the CCDs that others are compared with.
+    leds : mapping
+        LEDs and their filters.
+
+    Returns
+    -------
+    (filter, ccd) float64
+        Mean over the filter's LEDs of level / reference.
+    """
+    return xr.concat(list(_by_filter(led_level / reference, leds)), "filter")
 
 
 def _by_filter(relative: xr.DataArray, leds: Mapping[int, str]) -> Iterator[xr.DataArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.kernels.blocks import block_medians, spread
-from ztfzarr.masters.frames import calibrated_frames, matching_bias
+from ztfzarr.masters.frames import calibrated_frames, matching_master
 from ztfzarr.masters.numbers import centre, flags, of_images, rejected
 from ztfzarr.steps.linearity import linearize
 from ztfzarr.steps.overscan import subtract_overscan
@@ -19,7 +20,9 @@ from ztfzarr.steps.units import require_units
 BIN: Final = 64  # pixels a side, in which two flats are compared
 
 
-def flat_quality(flat: xr.Dataset, *, scatter: float = 0.05, rejection: float = 0.01) -> xr.Dataset:
+def flat_quality(
+    flat: xr.Dataset, *, scatter: float = 0.05, rejection: float = 0.01, rows: int = BIN
+) -> xr.Dataset:
     """Judge a master flat.
 
     Parameters
@@ -30,6 +33,8 @@ def flat_quality(flat: xr.Dataset, *, scatter: float = 0.05, rejection: float = 
         Largest scatter of pixels about those around them (LSST cp_verify's 5 %).
     rejection : float
         Largest share of the counts rejected.
+    rows : int
+        Of a bin; fewer than 64 if the flat holds but a sample of its rows.
 
     Returns
     -------
@@ -39,7 +44,7 @@ def flat_quality(flat: xr.Dataset, *, scatter: float = 0.05, rejection: float = 
         (uint8). Lazy if the flat is.
     """
     require_units(flat["flat"], "1")
-    level, spread_about = of_images(_flat_numbers, flat["flat"], outputs=2)
+    level, spread_about = of_images(partial(_flat_numbers, height=rows), flat["flat"], outputs=2)
     lost = rejected(flat["count"])
     flag = flags(scatter=~(spread_about <= scatter), rejected=~(lost <= rejection))
     return xr.Dataset(
@@ -52,8 +57,8 @@ def flat_quality(flat: xr.Dataset, *, scatter: float = 0.05, rejection: float = 
     )
 
 
-def _flat_numbers(image: NDArray[np.float32]) -> tuple[float, float]:
-    local = block_medians(image, BIN, BIN)
+def _flat_numbers(image: NDArray[np.float32], *, height: int) -> tuple[float, float]:
+    local = block_medians(image, height, BIN)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = image / spread(local, image.shape)
     return centre(image)[0], centre(relative)[1]
@@ -66,7 +71,7 @@ def flat_frames(
     *,
     stride: int = 8,
     drift: float = 0.05,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Judge the LED flats of a filter, frame by frame, by the master flat that they made or another.
 
@@ -82,8 +87,8 @@ def flat_frames(
         Each ``stride``-th row and column is looked at.
     drift : float
         Largest change of a frame's level against its LED's.
-    overscan : mapping, optional
-        Of the overscan steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
@@ -92,11 +97,11 @@ def flat_frames(
         the LED's, minus 1; ``colour``, level over the mean of the CCD's quadrants: what the LED lights otherwise
         than the filter's flat (1); ``flag`` (uint8). All float32, lazy if the exposures are.
     """
-    frames = calibrated_frames(exposures, **(overscan or {}))
+    frames = calibrated_frames(exposures, **(detrending or {}))
     every = {"y": slice(None, None, stride), "x": slice(None, None, stride)}
     counts = subtract_overscan(frames.counts.isel(every), frames.level.isel(y=every["y"]))
     linear = linearize(counts, xr.Dataset({"a": frames.a, "b": frames.b}))
-    images = [matching_bias(v, frames.counts).isel(every) for v in (bias, flat)]
+    images = [matching_master(v, frames.counts).isel(every) for v in (bias, flat)]
     (level,) = of_images(_level_over, linear, *images, outputs=1)
     by_led = level.assign_coords(led=("time", exposures["led"].values)).groupby("led")
     change = (by_led / by_led.mean("time")).drop_vars("led") - 1
@@ -117,7 +122,9 @@ def _level_over(counts: NDArray[np.float32], bias: NDArray[np.float32], flat: ND
         return centre((counts - bias) / flat)[0]
 
 
-def flat_difference(flat: xr.DataArray, other: xr.DataArray, *, change: float = 0.005) -> xr.Dataset:
+def flat_difference(
+    flat: xr.DataArray, other: xr.DataArray, *, change: float = 0.005, rows: int = BIN
+) -> xr.Dataset:
     """Compare a master flat with another, such as the previous night's, in bins of 64 pixels.
 
     Parameters
@@ -125,6 +132,8 @@ def flat_difference(flat: xr.DataArray, other: xr.DataArray, *, change: float = 
     flat, other : (..., ccd, quadrant, y, x) float32, 1
     change : float
         From which a bin counts as changed.
+    rows : int
+        Of a bin; fewer than 64 if the flat holds but a sample of its rows.
 
     Returns
     -------
@@ -134,7 +143,8 @@ def flat_difference(flat: xr.DataArray, other: xr.DataArray, *, change: float = 
     """
     for one in (flat, other):
         require_units(one, "1")
-    (largest,) = of_images(_largest_difference, flat.reset_coords(drop=True), other, outputs=1)
+    images = (v.reset_coords(drop=True) for v in (flat, other))
+    (largest,) = of_images(partial(_largest_difference, height=rows), *images, outputs=1)
     return xr.Dataset(
         {
             "difference": largest.assign_attrs(units="1", long_name="largest change of a flat in 64 x 64 pixels"),
@@ -145,7 +155,7 @@ def flat_difference(flat: xr.DataArray, other: xr.DataArray, *, change: float = 
     )
 
 
-def _largest_difference(flat: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def _largest_difference(flat: NDArray[np.float32], other: NDArray[np.float32], *, height: int) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
-        blocks = np.abs(block_medians(flat / other, BIN, BIN) - 1)
+        blocks = np.abs(block_medians(flat / other, height, BIN) - 1)
     return float(np.nanmax(blocks)) if np.isfinite(blocks).any() else np.nan

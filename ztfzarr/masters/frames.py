@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfzarr.geometry import LINEARITY_EPOCHS
 from ztfzarr.kernels import combine as kernel
 from ztfzarr.steps.linearity import linearity_coefficients, matching
-from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
-from ztfzarr.steps.units import require_labels, require_units
+from ztfzarr.steps.overscan import sound_level
+from ztfzarr.steps.units import bare, require_labels, require_units
 
 METHODS: Final = {"noise": kernel.NOISE, "sigma": kernel.SPREAD, "median": kernel.MEDIAN}
 CLIP: Final = 4.0
@@ -39,57 +40,57 @@ class Frames:
         counts, level, a, b = (v.isel(time=times) for v in (self.counts, self.level, self.a, self.b))
         return Frames(counts, level, a, b, self.gain, self.read_noise)
 
+    def part(self, **indices: Any) -> Frames:
+        """Select rows, columns or quadrants by index, as ``isel`` does."""
+        parts = (v.isel({d: i for d, i in indices.items() if d in v.dims}) for v in self._fields)
+        return Frames(*parts)
 
-def calibrated_frames(exposures: xr.Dataset, **overscan: Any) -> Frames:
+    @property
+    def _fields(self) -> tuple[xr.DataArray, ...]:
+        return self.counts, self.level, self.a, self.b, self.gain, self.read_noise
+
+
+def calibrated_frames(exposures: xr.Dataset, **detrending: Any) -> Frames:
     """Attach to raw exposures their overscan levels and non-linearity.
 
     Parameters
     ----------
     exposures : Dataset
         ``raw``, ``overscan``, ``gain``, ``read_noise``, from ``open_cube`` or ``open_fits``, with all the rows.
-    **overscan
-        ``columns``, ``columns_of_ccd``, ``degree``, ``clip``, ``highest``, ``step`` of the overscan steps. Where
-        :func:`~ztfzarr.steps.overscan.overscan_flag` finds fault, the frame has no level and is not used.
+    **detrending
+        ``columns``, ``columns_of_ccd``, ``degree``, ``clip``, ``highest``, ``step`` of the overscan steps, see
+        :func:`~ztfzarr.steps.overscan.sound_level`; ``epochs`` of the non-linearity, see
+        :func:`~ztfzarr.steps.linearity.linearity_coefficients`.
     """
-    # Coordinates of exposures would be compared at each step, and computed for that where they are chunked.
-    counts, strips = (_plain(exposures[name]) for name in ("raw", "overscan"))
+    counts = bare(exposures["raw"])
     require_units(counts, "DN")
     require_labels(counts, "ccd", "quadrant")
+    epochs = detrending.pop("epochs", LINEARITY_EPOCHS)
+    level = sound_level(exposures, **detrending)
     if counts.chunks:
         counts = counts.chunk({"time": -1, **{d: n for d, n in BLOCK.items() if counts.sizes[d] > n}})
         counts = counts.chunk(quadrant=1) if "quadrant" in counts.dims else counts
-        strips = strips.chunk(y=-1, x_overscan=-1)
-    fit = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
-    limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
-    smooth = overscan_level(overscan_profile(strips, **overscan), **fit)
-    level = smooth["level"].where(overscan_flag(smooth, **limits) == 0).assign_attrs(smooth["level"].attrs)
-    if level.chunks:
         level = level.chunk({"time": -1})
-    coefficients = matching(linearity_coefficients(exposures["time"]), counts)
+    coefficients = matching(linearity_coefficients(exposures["time"], epochs=epochs), counts)
     gain, noise = (_of_quadrants(exposures[name]) for name in ("gain", "read_noise"))
     return Frames(counts, level, coefficients["a"], coefficients["b"], gain, noise)
 
 
-def _plain(array: xr.DataArray) -> xr.DataArray:
-    """Drop coordinates but the labels of CCD and quadrant, and of the dimensions."""
-    keep = {*array.dims, "ccd", "quadrant"}
-    return array.drop_vars([name for name in array.coords if name not in keep])
-
-
-def matching_bias(bias: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
-    """Select the CCDs and quadrants of ``counts`` from a master bias, chunked alike; ValueError if one lacks."""
+def matching_master(master: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
+    """Select the CCDs and quadrants of ``counts`` from a master, chunked alike; ValueError if one lacks."""
+    labels = {d: counts[d].values for d in ("ccd", "quadrant") if d in master.dims and d in counts.coords}
     try:
-        offset = bias.sel(ccd=counts["ccd"].values, quadrant=counts["quadrant"].values).reset_coords(drop=True)
+        matched = master.sel(labels).reset_coords(drop=True)
     except KeyError as error:
-        raise ValueError(f"the master bias lacks {error}: expected every CCD of the flats") from None
+        raise ValueError(f"the master {master.name} lacks {error}: expected every CCD of the exposures") from None
     if counts.chunks:
-        offset = offset.chunk({d: n for d, n in counts.chunksizes.items() if d in offset.dims})
-    return offset
+        matched = matched.chunk({d: n for d, n in counts.chunksizes.items() if d in matched.dims})
+    return matched
 
 
 def _of_quadrants(table: xr.DataArray) -> xr.DataArray:
     """Return the mean over time of a header value, which exposures without a file do not have."""
-    return _plain(table).mean("time", skipna=True).astype(np.float32)
+    return bare(table).astype(np.float64).mean("time", skipna=True).astype(np.float32)
 
 
 def combine_frames(

@@ -103,10 +103,22 @@ def bad_pixels(
     require_units(bias["bias"], "DN")
     require_units(flat["flat"], "1")
     require_labels(bias["bias"], "ccd", "quadrant")
-    of_bias = _found(_bad_in_bias, bias["bias"], bias["count"], hot=hot, noisy=noisy)
-    of_flat = _found(_bad_in_flat, flat["flat"], flat["count"], dead=dead, low=low, high=high, noisy=noisy)
+    of_bias = bad_in_bias(bias, hot=hot, noisy=noisy)
+    of_flat = bad_in_flat(flat, dead=dead, low=low, high=high, noisy=noisy)
     found = _composed(np.bitwise_or, of_flat, _chunked(of_bias, of_flat))
     return flags(found.transpose(*flat["flat"].dims).rename("bad"))
+
+
+def bad_in_bias(bias: xr.Dataset, *, hot: float = 4.8, noisy: float = 0.75) -> xr.DataArray:
+    """Find the bad pixels of a master bias: those of :func:`bad_pixels` that it alone shows."""
+    return _found(_bad_in_bias, bias["bias"], bias["count"], hot=hot, noisy=noisy)
+
+
+def bad_in_flat(
+    flat: xr.Dataset, *, dead: float = 0.2, low: float = 0.8, high: float = 1.2, noisy: float = 0.75
+) -> xr.DataArray:
+    """Find the bad pixels of a master flat: those of :func:`bad_pixels` that it alone shows."""
+    return _found(_bad_in_flat, flat["flat"], flat["count"], dead=dead, low=low, high=high, noisy=noisy)
 
 
 def _found(function: Callable[..., NDArray[np.uint16]], *images: xr.DataArray, **limits: float) -> xr.DataArray:
@@ -129,7 +141,7 @@ def _found(function: Callable[..., NDArray[np.uint16]], *images: xr.DataArray, *
 def _bad_in_bias(
     bias: NDArray[np.float32], count: NDArray[np.int16], *, hot: float, noisy: float
 ) -> NDArray[np.uint16]:
-    excess = bias - spread(block_medians(bias, *BIAS_BLOCK), bias.shape)
+    excess = bias - spread(_local(bias, *BIAS_BLOCK), bias.shape)
     some = excess[::SAMPLE]
     some = some[np.isfinite(some)]
     sigma = MAD_TO_SIGMA * np.median(np.abs(some)) if some.size else np.nan
@@ -156,11 +168,16 @@ def _planes(**planes: NDArray[np.bool_]) -> NDArray[np.uint16]:
 
 def _response(flat: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a flat relative to its blocks; where half a block is dead, relative to the quadrant."""
-    local = block_medians(flat, *BLOCK)
+    local = _local(flat, *BLOCK)
     if not np.isfinite(local).any():
         return np.full_like(flat, np.nan)
     typical = np.float32(np.nanmedian(local))
     return flat / spread(np.where(local > 0.5 * typical, local, typical), flat.shape)
+
+
+def _local(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Return the medians of blocks, of each fourth of their rows."""
+    return block_medians(image[::SAMPLE], height // SAMPLE, width)
 
 
 def _rejected(count: NDArray[np.int16], share: float) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ztfzarr.geometry import LED_FILTERS
-from ztfzarr.masters.frames import CLIP, calibrated_frames, matching_bias
+from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, matching_master
 from ztfzarr.masters.pairs import clipped_mean, pair_differences
 from ztfzarr.masters.selection import SKIP, require_frames, settled
 from ztfzarr.steps.units import require_units
@@ -18,7 +18,7 @@ FAINT: Final = 0.1  # of the median level: segments below it say nothing about t
 
 
 def read_noise(
-    exposures: xr.Dataset, *, skip: int = SKIP, clip: float = CLIP, overscan: Mapping[str, Any] | None = None
+    exposures: xr.Dataset, *, skip: int = SKIP, clip: float = CLIP, detrending: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
     """Measure the read noise from differences of consecutive biases.
 
@@ -30,8 +30,8 @@ def read_noise(
         Biases left out at the start of each uninterrupted run, in time, while the level settles.
     clip : float
         In sigma: of the pixels of a column, then of the variances of columns.
-    overscan : mapping, optional
-        Of the overscan steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
@@ -52,7 +52,26 @@ def read_noise(
     _require_type(exposures, "bias")
     used = settled(exposures["time"], skip=skip)
     require_frames(exposures, used, 2, f"read noise after the first {skip} of each run")
-    frames = calibrated_frames(_in_time(exposures.isel(time=used)), **(overscan or {}))
+    return frames_read_noise(
+        calibrated_frames(in_time(exposures.isel(time=used)), **(detrending or {})), clip=clip
+    )
+
+
+def frames_read_noise(frames: Frames, *, clip: float = CLIP) -> xr.Dataset:
+    """Measure the read noise from differences of consecutive frames, in time: :func:`read_noise` of any rows.
+
+    Parameters
+    ----------
+    frames : Frames
+        Biases, settled.
+    clip : float
+        As of :func:`read_noise`.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`read_noise`.
+    """
     pairs = pair_differences(frames, scaled=False, clip=clip)
     square, error = clipped_mean(0.5 * pairs["variance"], pairs["count"], clip)
     noise = square**0.5
@@ -71,7 +90,7 @@ def gain(
     *,
     leds: Iterable[int] = tuple(LED_FILTERS),
     clip: float = CLIP,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Measure the gain by photon transfer, from differences of consecutive flats of a LED.
 
@@ -87,8 +106,8 @@ def gain(
         LEDs to measure with; each must be among the exposures.
     clip : float
         In sigma: of the pixels of a column, then of the columns.
-    overscan : mapping, optional
-        Of the overscan steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
@@ -115,8 +134,23 @@ def gain(
     _require_type(exposures, "flat")
     require_units(noise, "DN")
     led = list(leds)
-    single = [_led_gain(exposures, one, bias, noise, clip, overscan or {}) for one in led]
-    each = xr.concat(single, xr.DataArray(led, dims="led", name="led"))
+    single = [_led_gain(exposures, one, bias, noise, clip, detrending or {}) for one in led]
+    return combined_gain(xr.concat(single, xr.DataArray(led, dims="led", name="led")))
+
+
+def combined_gain(each: xr.Dataset) -> xr.Dataset:
+    """Average the gains of LEDs.
+
+    Parameters
+    ----------
+    each : Dataset
+        ``inverse`` (1/gain) and its ``error``, each (led, ccd, quadrant), of :func:`frames_gain`.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`gain`.
+    """
     weight = (1.0 / each["error"] ** 2).fillna(0.0)
     total = weight.sum("led")
     inverse = (weight * each["inverse"].fillna(0.0)).sum("led") / total.where(total > 0)
@@ -135,15 +169,37 @@ def _led_gain(
     bias: xr.DataArray,
     noise: xr.DataArray,
     clip: float,
-    overscan: Mapping[str, Any],
+    detrending: Mapping[str, Any],
 ) -> xr.Dataset:
     """Return 1/gain and its error, (ccd, quadrant), from one LED."""
     used = np.asarray(exposures["led"].values == led)
     if not used.any():
         raise ValueError(f"no flats of LED {led}: found {sorted(set(exposures['led'].values.tolist()))}")
     require_frames(exposures, used, 2, f"gain from flats of LED {led}")
-    frames = calibrated_frames(_in_time(exposures.isel(time=used)), **overscan)
-    pairs = pair_differences(frames, offset=matching_bias(bias, frames.counts), scaled=True, clip=clip)
+    frames = calibrated_frames(in_time(exposures.isel(time=used)), **detrending)
+    return frames_gain(frames, matching_master(bias, frames.counts), noise, clip=clip)
+
+
+def frames_gain(frames: Frames, offset: xr.DataArray, noise: xr.DataArray, *, clip: float = CLIP) -> xr.Dataset:
+    """Measure 1/gain and its error, each (ccd, quadrant), from consecutive frames of one LED, of any rows.
+
+    Parameters
+    ----------
+    frames : Frames
+        Flats of the LED, in time.
+    offset : (ccd, quadrant, y, x) float32, DN
+        Master bias, of the frames' own CCDs, quadrants and rows.
+    noise : (ccd, quadrant), DN
+        Read noise.
+    clip : float
+        As of :func:`gain`.
+
+    Returns
+    -------
+    Dataset
+        ``inverse`` and ``error``, DN/electron.
+    """
+    pairs = pair_differences(frames, offset=offset, scaled=True, clip=clip)
     first, second = pairs["levels"].isel(frame=0), pairs["levels"].isel(frame=1)
     dims = ["segment", "x", "pair"]
     whole = first.chunk(dict.fromkeys(dims, -1)) if first.chunks else first
@@ -164,13 +220,13 @@ def measured_noise(
     skip: int = SKIP,
     leds: Iterable[int] = tuple(LED_FILTERS),
     clip: float = CLIP,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Measure gain and read noise, in the units of the headers that they can stand for.
 
     Parameters
     ----------
-    biases, flats, bias, skip, leds, clip, overscan
+    biases, flats, bias, skip, leds, clip, detrending
         See :func:`read_noise` and :func:`gain`.
 
     Returns
@@ -179,8 +235,8 @@ def measured_noise(
         ``gain``, ``gain_error`` (electron/DN), ``read_noise``, ``read_noise_error`` (electron), each
         (ccd, quadrant) float64. Lazy if the exposures are.
     """
-    dark = read_noise(biases, skip=skip, clip=clip, overscan=overscan)
-    light = gain(flats, bias, dark["read_noise"], leds=leds, clip=clip, overscan=overscan)
+    dark = read_noise(biases, skip=skip, clip=clip, detrending=detrending)
+    light = gain(flats, bias, dark["read_noise"], leds=leds, clip=clip, detrending=detrending)
     electrons = {"read_noise": dark["read_noise"], "read_noise_error": dark["error"]}
     return xr.Dataset(
         {"gain": light["gain"], "gain_error": light["error"]}
@@ -224,6 +280,7 @@ def _require_type(exposures: xr.Dataset, imgtype: str) -> None:
         raise ValueError(f"exposures of type {', '.join(sorted(map(str, others)))}: expected {imgtype} only")
 
 
-def _in_time(exposures: xr.Dataset) -> xr.Dataset:
+def in_time(exposures: xr.Dataset) -> xr.Dataset:
+    """Sort exposures by time; those that are sorted stay as they are."""
     order = np.argsort(exposures["time"].values, kind="stable")
     return exposures if (np.diff(order) == 1).all() else exposures.isel(time=order)

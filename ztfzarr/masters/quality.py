@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.kernels.blocks import block_medians
 from ztfzarr.masters.flat_quality import flat_difference, flat_frames, flat_quality
-from ztfzarr.masters.frames import calibrated_frames, matching_bias
+from ztfzarr.masters.frames import Frames, calibrated_frames, matching_master
 from ztfzarr.masters.numbers import centre, flags, of_images, rejected, span
 from ztfzarr.masters.selection import SKIP, number_in_run, settled
 from ztfzarr.steps.overscan import (
@@ -90,6 +91,7 @@ def bias_quality(
     *,
     tolerance: float = 0.05,
     structure: float = 5.0,
+    rows: int = BAND,
 ) -> xr.Dataset:
     """Judge a master bias.
 
@@ -105,6 +107,8 @@ def bias_quality(
         Of the read noise, relative (LSST cp_verify's 5 %).
     structure : float
         DN, of the master.
+    rows : int
+        Of a band; fewer than 50 if the bias holds but a sample of its rows.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def bias_quality(
     if read_noise.attrs.get("units") != nominal.attrs.get("units"):
         units = read_noise.attrs.get("units"), nominal.attrs.get("units")
         raise ValueError(f"read noise is in {units[0]!r}, nominal in {units[1]!r}: expected the same")
-    level, mad, rows, columns = of_images(_bias_numbers, bias["bias"], outputs=4)
+    level, mad, across_rows, across_columns = of_images(partial(_bias_numbers, rows=rows), bias["bias"], outputs=4)
     measured, expected = xr.align(read_noise, nominal, join="exact")
     ratio = (measured / expected).astype(np.float32)
     flag = flags(read_noise=~(abs(ratio - 1) <= tolerance), structure=~(mad <= structure))
@@ -125,8 +129,8 @@ def bias_quality(
         {
             "level": level.assign_attrs(units="DN", long_name="median of the master bias"),
             "structure": mad.assign_attrs(units="DN", long_name="1.4826 MAD of the master bias"),
-            "row_range": rows.assign_attrs(units="DN", long_name="range of the medians of 50 rows"),
-            "column_range": columns.assign_attrs(
+            "row_range": across_rows.assign_attrs(units="DN", long_name="range of the medians of 50 rows"),
+            "column_range": across_columns.assign_attrs(
                 units="DN", long_name="range of the medians of bands of 50 columns"
             ),
             "rejected": rejected(bias["count"]),
@@ -136,10 +140,10 @@ def bias_quality(
     )
 
 
-def _bias_numbers(image: NDArray[np.float32]) -> tuple[float, float, float, float]:
+def _bias_numbers(image: NDArray[np.float32], *, rows: int) -> tuple[float, float, float, float]:
     level, sigma = centre(image)
-    rows, columns = block_medians(image, BAND, image.shape[1]), block_medians(image, image.shape[0], BAND)
-    return level, sigma, span(rows), span(columns)
+    bands = block_medians(image, rows, image.shape[1]), block_medians(image, image.shape[0], BAND)
+    return level, sigma, span(bands[0]), span(bands[1])
 
 
 def settling(
@@ -147,7 +151,7 @@ def settling(
     bias: xr.DataArray,
     *,
     skip: int = SKIP,
-    overscan: Mapping[str, Any] | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Follow the biases of a run as they settle, so that the number to skip can be chosen from data.
 
@@ -159,8 +163,8 @@ def settling(
         Master bias of the settled ones.
     skip : int
         From this number in the run on they count as settled.
-    overscan : mapping, optional
-        Of the overscan steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
@@ -169,15 +173,35 @@ def settling(
         above that of the settled; ``offset``, median of the frame minus the master; ``shape``, the range of its
         medians in 8 x 8 blocks, in which noise leaves some hundredths of DN. Lazy if the exposures are.
     """
-    frames = calibrated_frames(exposures, **(overscan or {}))
-    offset, shape = of_images(
-        _shape_numbers, frames.counts, frames.level, matching_bias(bias, frames.counts), outputs=2
-    )
+    frames = calibrated_frames(exposures, **(detrending or {}))
+    return frames_settling(frames, exposures["time"], matching_master(bias, frames.counts), skip=skip)
+
+
+def frames_settling(frames: Frames, time: xr.DataArray, bias: xr.DataArray, *, skip: int = SKIP) -> xr.Dataset:
+    """Follow frames as they settle: :func:`settling` of any rows.
+
+    Parameters
+    ----------
+    frames : Frames
+        Biases, all of the run.
+    time : (time) datetime64
+        Of the frames.
+    bias : (ccd, quadrant, y, x) float32, DN
+        Master bias, of the frames' own CCDs, quadrants, rows and columns.
+    skip : int
+        As of :func:`settling`.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`settling`.
+    """
+    offset, shape = of_images(_shape_numbers, frames.counts, frames.level, bias, outputs=2)
     level = frames.level.mean("y")
-    level = (level - level.isel(time=settled(exposures["time"], skip=skip)).mean("time")).astype(np.float32)
+    level = (level - level.isel(time=settled(time, skip=skip)).mean("time")).astype(np.float32)
     return xr.Dataset(
         {
-            "number": number_in_run(exposures["time"]).assign_attrs(units="1", long_name="number in the run"),
+            "number": number_in_run(time).assign_attrs(units="1", long_name="number in the run"),
             "level": level.assign_attrs(units="DN", long_name="overscan level above the settled"),
             "offset": offset.assign_attrs(units="DN", long_name="median of frame minus master bias"),
             "shape": shape.assign_attrs(units="DN", long_name="range of frame minus master bias, in 8 x 8 blocks"),

@@ -1,111 +1,152 @@
-"""Science: detrended, minus master bias, over master flat, levelled across CCDs."""
+"""Science of raw exposures, with its mask and its variance, from masters."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from ztfzarr.kernels.pixels import calibrate, calibrated_variance
-from ztfzarr.steps.units import require_labels, require_units
+from ztfzarr.geometry import LINEARITY_EPOCHS
+from ztfzarr.masters.calibrate import calibrate, calibrated_variance
+from ztfzarr.masters.frames import matching_master
+from ztfzarr.masters.mask import SATURATION, SUSPECT, bad_pixels, science_mask
+from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
+from ztfzarr.steps.overscan import sound_level, subtract_overscan
+from ztfzarr.steps.units import bare
 
 
-def science(detrended: xr.DataArray, bias: xr.DataArray, flat: xr.DataArray, levels: xr.DataArray) -> xr.DataArray:
-    """Calibrate detrended exposures of one filter.
+def science(
+    exposures: xr.Dataset,
+    bias: xr.Dataset,
+    flat: xr.Dataset,
+    *,
+    saturation: float = SATURATION,
+    suspect: float = SUSPECT,
+    detrending: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Calibrate raw exposures of the sky, and say what is wrong with their pixels.
 
     Parameters
     ----------
-    detrended : (time, ccd, quadrant, y, x) float32, DN
-        From ``detrend``.
-    bias : (ccd, quadrant, y, x) float32, DN
-        Master bias of the same CCDs.
-    flat : (ccd, quadrant, y, x) float32, 1
-        Master flat of the filter and the same CCDs.
-    levels : (ccd)
-        Of the filter, from ``relative_levels``.
+    exposures : Dataset
+        Raw, from ``open_cube`` or ``open_fits``: of any filters, with all the rows.
+    bias : Dataset of ``bias`` (DN), ``count``, each (ccd, quadrant, y, x)
+        From ``master_bias``, of at least these CCDs.
+    flat : Dataset of ``flat`` (1), ``count``, each (filter, ccd, quadrant, y, x), ``level`` (filter, ccd)
+        From ``master_flat``, of at least these filters and CCDs. With a variable ``bad``, as stored flats have it,
+        the bad pixels are those; else :func:`~ztfzarr.masters.mask.bad_pixels` finds them.
+    saturation, suspect : float
+        DN above the overscan, before the non-linearity.
+    detrending : mapping, optional
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
     Returns
     -------
-    (time, ccd, quadrant, y, x) float32, DN. Lazy if ``detrended`` is.
+    Dataset
+        ``science`` float32, DN, and ``mask`` uint16, bits of :data:`~ztfzarr.masters.mask.BITS`, each
+        (time, ccd, quadrant, y, x). Lazy if the exposures are.
 
     Raises
     ------
     ValueError
-        If units are wrong, or CCDs, quadrants or pixels differ.
+        If units are wrong, or a master lacks a filter, CCD or quadrant of the exposures.
 
     Notes
     -----
-    S = k (D - B) / F, k = 1 / r of the CCD.
+    S = k (D - B) / F, D detrended, k = 1 / level of the CCD.
     """
-    require_units(detrended, "DN")
-    require_units(bias, "DN")
-    require_units(flat, "1")
-    require_labels(detrended, "ccd", "quadrant")
-    k = (1.0 / levels.reset_coords(drop=True)).astype(np.float32)
-    images = (_alike(v, detrended) for v in (bias, flat))
-    result = xr.apply_ufunc(
-        calibrate,
-        detrended,
-        *images,
-        k,
-        join="exact",
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        keep_attrs=False,
-    )
-    return result.rename("science").assign_attrs(units="DN", long_name="calibrated counts")
+
+    def calibrated(one: xr.Dataset, lamp: xr.Dataset) -> xr.Dataset:
+        raw, level, counts = _detrended(one, **(detrending or {}))
+        found = lamp["bad"] if "bad" in lamp else bad_pixels(bias, lamp)
+        dark, light, response = (matching_master(v, raw) for v in (bias["bias"], lamp["flat"], lamp["level"]))
+        image = calibrate(counts, dark, light, response)
+        bad = matching_master(found, raw)
+        mask = science_mask(raw, level, image, bad, saturation=saturation, suspect=suspect)
+        return xr.Dataset({"science": image, "mask": mask})
+
+    return _by_filter(exposures, flat, calibrated)
 
 
 def science_variance(
-    detrended: xr.DataArray,
+    exposures: xr.Dataset,
     bias: xr.Dataset,
     flat: xr.Dataset,
-    levels: xr.DataArray,
-    gain: xr.DataArray,
-    read_noise: xr.DataArray,
+    *,
+    gain: xr.DataArray | None = None,
+    read_noise: xr.DataArray | None = None,
+    detrending: Mapping[str, Any] | None = None,
 ) -> xr.DataArray:
     """Predict the variance of :func:`science`.
 
     Parameters
     ----------
-    detrended : (time, ccd, quadrant, y, x) float32, DN
-    bias : Dataset of ``bias``, ``variance``, each (ccd, quadrant, y, x)
-    flat : Dataset of ``flat``, ``variance``, each (ccd, quadrant, y, x)
-        Of the filter.
-    levels : (ccd)
-    gain, read_noise : (ccd, quadrant), e-/DN and e-
+    exposures, bias, flat, detrending
+        As of :func:`science`, the masters with ``variance``.
+    gain, read_noise : (ccd, quadrant), e-/DN and e-, optional
+        Default the headers'.
 
     Returns
     -------
-    (time, ccd, quadrant, y, x) float32, DN2. Lazy if ``detrended`` is.
+    (time, ccd, quadrant, y, x) float32, DN2. Lazy if the exposures are.
+
+    Raises
+    ------
+    ValueError
+        As :func:`science`.
 
     Notes
     -----
-    var(S) = k^2 [var(D) + (D/F)^2 var(F)] / F^2, var(D) = max(D, 0)/gain + (read noise/gain)^2 + var(bias), D
-    minus bias, before the flat. The terms of bias and flat are common to all exposures that share the masters:
-    they do not average down.
+    See :func:`~ztfzarr.masters.calibrate.calibrated_variance`. What comes from bias and flat is common to all
+    exposures that share them: it does not average down.
     """
-    require_units(detrended, "DN")
-    require_labels(detrended, "ccd", "quadrant")
-    k = (1.0 / levels.reset_coords(drop=True)).astype(np.float32)
-    images = (_alike(v, detrended) for v in (bias["bias"], bias["variance"], flat["flat"], flat["variance"]))
-    result = xr.apply_ufunc(
-        calibrated_variance,
-        detrended,
-        *images,
-        k,
-        gain.reset_coords(drop=True).astype(np.float32),
-        read_noise.reset_coords(drop=True).astype(np.float32),
-        join="exact",
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        keep_attrs=False,
-    )
-    return result.rename("variance").assign_attrs(units="DN2", long_name="variance of the calibrated counts")
+
+    def predicted(one: xr.Dataset, lamp: xr.Dataset) -> xr.Dataset:
+        raw, _, counts = _detrended(one, **(detrending or {}))
+        dark, light = (
+            v.map(matching_master, keep_attrs=True, counts=raw)
+            for v in (bias[["bias", "variance"]], lamp[["flat", "variance"]])
+        )
+        noise = [
+            matching_master(one[name].mean("time", skipna=True) if given is None else given, raw[0])
+            for name, given in (("gain", gain), ("read_noise", read_noise))
+        ]
+        return calibrated_variance(counts, dark, light, matching_master(lamp["level"], raw), *noise).to_dataset()
+
+    return _by_filter(exposures, flat, predicted)["variance"]
 
 
-def _alike(master: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
-    """Drop scalar coordinates of a master, such as its night and filter, and chunk it as the counts."""
-    plain = master.reset_coords(drop=True)
-    if not counts.chunks:
-        return plain
-    return plain.chunk({d: n for d, n in counts.chunksizes.items() if d in plain.dims})
+def _detrended(
+    exposures: xr.Dataset, *, epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS, **overscan: Any
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """Return raw counts, their overscan level and the detrended counts."""
+    raw = bare(exposures["raw"])
+    level = sound_level(exposures, **overscan)
+    coefficients = matching(linearity_coefficients(exposures["time"], epochs=epochs), raw)
+    return raw, level, linearize(subtract_overscan(raw, level), coefficients)
+
+
+def _by_filter(
+    exposures: xr.Dataset, flat: xr.Dataset, act: Callable[[xr.Dataset, xr.Dataset], xr.Dataset]
+) -> xr.Dataset:
+    """Act on the exposures of each filter with its flat; the result in the order and with the labels of all."""
+    names = exposures["filter"].values
+    parts, places = [], []
+    for name in sorted(set(names.tolist())):
+        chosen = np.flatnonzero(names == name)
+        parts.append(act(exposures.isel(time=chosen), _of_filter(flat, name)))
+        places.append(chosen)
+    whole = parts[0] if len(parts) == 1 else xr.concat(parts, "time", combine_attrs="identical")
+    order = np.argsort(np.concatenate(places))
+    whole = whole if (np.diff(order) == 1).all() else whole.isel(time=order)
+    labels = {k: v for k, v in exposures.coords.items() if "x_overscan" not in v.dims}
+    return whole.assign_coords(labels)
+
+
+def _of_filter(flat: xr.Dataset, name: str) -> xr.Dataset:
+    available = np.atleast_1d(flat["filter"].values).tolist()
+    if name not in available:
+        raise ValueError(f"no master flat of filter {name}: found {', '.join(map(str, available))}")
+    return flat.sel(filter=name) if "filter" in flat.dims else flat

@@ -18,7 +18,7 @@ Recipe = dict[str, Any]
 # What decides the pixels of each product.
 SECTIONS: Final = {
     "bias": ("algorithm", "overscan", "linearity", "bias"),
-    "flat": ("algorithm", "overscan", "linearity", "pocket", "flat"),
+    "flat": ("algorithm", "overscan", "linearity", "pocket", "flat", "bad_pixels"),
     "science": ("algorithm", "overscan", "linearity", "pocket", "science"),
 }
 
@@ -97,6 +97,9 @@ def check_recipe(recipe: Recipe) -> None:
     if errors:
         lines = [f"{'.'.join(map(str, error.absolute_path)) or 'recipe'}: {error.message}" for error in errors]
         raise RecipeError("; ".join(lines))
+    tables, days = recipe["linearity"]["tables"], recipe["linearity"]["from"]
+    if len(tables) != len(days) or days != sorted(days):
+        raise RecipeError(f"linearity.from: {days}, expected one day for each of {tables}, in their order")
 
 
 def differences(one: Recipe, other: Recipe) -> list[tuple[str, Any, Any]]:

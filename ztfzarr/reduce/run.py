@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Final
 
+import numpy as np
+
+from ztfzarr.errors import StoreError
 from ztfzarr.recipe import Recipe, default_recipe
-from ztfzarr.reduce.masters import make_biases, make_flats
+from ztfzarr.reduce.bias import make_bias
+from ztfzarr.reduce.executors import Crew, cluster, threads_for_exposures, threads_for_masters
+from ztfzarr.reduce.flat import make_flat
+from ztfzarr.reduce.inputs import Inputs, master_inputs
+from ztfzarr.reduce.levels import freeze_levels
 from ztfzarr.reduce.report import Events, Report, Selection
-from ztfzarr.reduce.science import make_science
-from ztfzarr.store.objects import StoreLike, open_objects
-from ztfzarr.store.publish import existing_version, prepare_version
+from ztfzarr.reduce.science import Shot, make_science, new_task, shots
+from ztfzarr.store.entries import Entry, mark_entries
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
+from ztfzarr.store.threads import windowed_futures
+from ztfzarr.store.versions import Version, existing_version, made, prepare_version
 
-ORDER = ("bias", "flat", "science")
+ORDER: Final = ("bias", "flat", "science")
+MARK_ENTRIES: Final = {"bias": 4, "flat": 3, "science": 32}  # a mark writes some twenty tables, in half a second
+
+Make = Callable[[Any], list[Entry]]
 
 
 def reduce(
@@ -23,6 +38,7 @@ def reduce(
     recipe: Recipe | None = None,
     selection: Selection | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     events: Events | None = None,
 ) -> list[Report]:
     """Make what a store lacks of some products.
@@ -41,6 +57,8 @@ def reduce(
         Nights and CCDs; default all.
     workers : int, optional
         Threads; default the number of cores.
+    scheduler : str, optional
+        Address of a dask.distributed scheduler, whose workers then make the entries.
     events : Events, optional
         For progress.
 
@@ -54,23 +72,100 @@ def reduce(
     RecipeError
         If the version exists with another recipe, naming each difference.
     StoreError
-        If there is no such store, or it lacks the masters that the recipe names.
+        If there is no such store, it lacks the masters that the recipe names, or there is no such scheduler.
     """
-    import dask
-
     objects = open_objects(store)
     selection, events = selection or Selection(), events or Events()
     threads = workers or len(os.sched_getaffinity(0))
     masters = version if "bias" in kinds and len(kinds) > 1 else "v1"
     reports = []
-    with dask.config.set(scheduler="threads", num_workers=threads):
-        for kind in kinds:
-            made = prepare_version(objects, kind, version, recipe, default_recipe(masters))
-            if kind == "bias":
-                reports.append(make_biases(objects, made, selection, events))
-            elif kind == "flat":
-                bias = existing_version(objects, "bias", made.recipe["flat"]["bias"])
-                reports.append(make_flats(objects, made, bias, selection, events))
-            else:
-                reports.append(make_science(objects, made, selection, events, workers=threads))
+    for kind in kinds:
+        product = prepare_version(objects, kind, version, recipe, default_recipe(masters))
+        with _crew(kind, threads, scheduler) as crew:
+            reports.append(_make_product(objects, product, selection, events, crew))
     return reports
+
+
+def _crew(kind: str, threads: int, scheduler: str | None) -> AbstractContextManager[Crew]:
+    if scheduler is not None:
+        return cluster(scheduler)
+    return threads_for_exposures(threads) if kind == "science" else threads_for_masters(threads)
+
+
+def _make_product(objects: Objects, product: Version, selection: Selection, events: Events, crew: Crew) -> Report:
+    """Make what a version lacks of the selected nights and CCDs."""
+    report = Report(product.group)
+    make, items = _work(objects, product, selection, crew)
+    done = made(product)
+    todo = []
+    for item in items:
+        if np.all(done[item.row][..., item.ccd - 1]):
+            report.there += 1
+        else:
+            todo.append(item)
+    events.step(product.group, len(todo))
+    _carry_out(product, make, todo, report, events, crew)
+    if product.kind == "flat":
+        report.refused += freeze_levels(product, selection)
+    return report
+
+
+def _work(
+    objects: Objects, product: Version, selection: Selection, crew: Crew
+) -> tuple[Make, Iterable[Inputs] | Iterable[Shot]]:
+    """Return how an entry is made, and of what."""
+    recipe = product.recipe
+    if product.kind == "bias":
+        return partial(_make_bias, product, crew.threads), master_inputs(objects, product, selection)
+    if product.kind == "flat":
+        bias = existing_version(objects, "bias", recipe["flat"]["bias"])
+        return partial(_make_flat, product, bias, crew.threads), master_inputs(objects, product, selection)
+    for kind in ("bias", "flat"):
+        existing_version(objects, kind, recipe["science"][kind])
+    return partial(make_science, new_task(product)), shots(objects, selection)
+
+
+def _make_bias(version: Version, threads: int, inputs: Inputs) -> list[Entry]:
+    return make_bias(version, inputs, threads)
+
+
+def _make_flat(version: Version, bias: Version, threads: int, inputs: Inputs) -> list[Entry]:
+    return make_flat(version, bias, inputs, threads)
+
+
+def _carry_out(
+    product: Version, make: Make, todo: Sequence[Any], report: Report, events: Events, crew: Crew
+) -> None:
+    """Make entries and mark them in batches; what cannot be made is refused."""
+    batch: list[Entry] = []
+    futures = windowed_futures(crew.executor, partial(_attempt, make), todo, 2 * crew.hands)
+    for item, future in zip(todo, futures, strict=True):
+        try:
+            outcome = future.result()
+        except crew.lost as error:
+            outcome = f"its worker died each time ({type(error).__name__})"
+        events.done()
+        if isinstance(outcome, list):
+            batch += outcome
+            report.made += 1
+        else:
+            report.refused.append((f"{product.group} {_name(item)}", outcome))
+        if len(batch) >= MARK_ENTRIES[product.kind]:
+            mark_entries(product, batch)
+            batch = []
+    mark_entries(product, batch)
+
+
+def _attempt(make: Make, item: Any) -> list[Entry] | str:
+    """Make an entry, or say why it cannot be made."""
+    try:
+        return make(item)
+    except (ValueError, StoreError) as error:
+        return str(error)
+
+
+def _name(item: Inputs | Shot) -> str:
+    """Name what an entry is made of."""
+    if isinstance(item, Shot):
+        return f"exposure {item.exposure} CCD {item.ccd}"
+    return f"{item.night} CCD {item.ccd}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.recipe import Recipe
 
@@ -11,27 +13,49 @@ from ztfzarr.recipe import Recipe
 def overscan_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the keywords of the overscan steps."""
     section = recipe["overscan"]
-    return {
+    return {name: section[name] for name in ("degree", "clip", "highest", "step")} | {
         "columns": tuple(section["columns"]),
         "columns_of_ccd": {int(ccd): tuple(columns) for ccd, columns in section["columns_of_ccd"].items()},
-        "degree": section["degree"],
-        "clip": section["clip"],
     }
+
+
+def epochs(recipe: Recipe) -> dict[str, np.datetime64]:
+    """Return the first UTC day of each non-linearity table."""
+    section = recipe["linearity"]
+    return {name: np.datetime64(day, "us") for name, day in zip(section["tables"], section["from"], strict=True)}
+
+
+def detrending_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of all the detrending steps."""
+    return overscan_settings(recipe) | {"epochs": epochs(recipe)}
+
+
+def borders(recipe: Recipe, kind: str) -> list[np.datetime64]:
+    """Return the days across which ``kind`` takes no masters."""
+    if recipe[kind]["across_epochs"]:
+        return []
+    return [*list(epochs(recipe).values())[1:], np.datetime64(recipe["pocket"]["from"], "us")]
 
 
 def bias_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the keywords of ``master_bias``."""
     section = recipe["bias"]
     return {name: section[name] for name in ("skip", "minimum", "method", "clip")} | {
-        "overscan": overscan_settings(recipe)
+        "detrending": detrending_settings(recipe)
     }
 
 
-def flat_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the keywords of ``master_flat``."""
+def led_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the keywords of ``combined_lamp``."""
     section = recipe["flat"]
-    return {name: section[name] for name in ("minimum", "method", "clip", "relative")} | {
-        "weights": {int(led): float(weight) for led, weight in section["weights"].items()},
-        "leds": {led: name for led, name in LED_FILTERS.items() if led not in section["without_leds"]},
-        "overscan": overscan_settings(recipe),
-    }
+    return {name: section[name] for name in ("method", "clip", "relative")}
+
+
+def leds_of(recipe: Recipe) -> dict[int, str]:
+    """Return the LEDs that flats are made of, and their filters."""
+    return {led: name for led, name in LED_FILTERS.items() if led not in recipe["flat"]["without_leds"]}
+
+
+def led_weights(recipe: Recipe) -> dict[int, float]:
+    """Return the weights of LEDs in the flat of their filter."""
+    return {int(led): float(weight) for led, weight in recipe["flat"]["weights"].items()}

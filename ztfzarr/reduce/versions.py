@@ -12,8 +12,8 @@ from ztfzarr.errors import StoreError
 from ztfzarr.recipe import differences
 from ztfzarr.store.lock import lock
 from ztfzarr.store.objects import StoreLike, open_objects
-from ztfzarr.store.publish import Version, existing_version, made, versions_of
 from ztfzarr.store.register import array_of
+from ztfzarr.store.versions import Version, existing_version, made, versions_of
 
 MAD_TO_SIGMA: Final = 1.4826
 

@@ -8,16 +8,17 @@ from typing import Final
 import xarray as xr
 
 from ztfzarr.steps.linearity import linearity_coefficients, linearize
-from ztfzarr.steps.overscan import overscan_level, overscan_profile, subtract_overscan
+from ztfzarr.steps.overscan import sound_level, subtract_overscan
 
 Step = Callable[[xr.DataArray, xr.Dataset], xr.DataArray]
 
 
 def without_overscan(counts: xr.DataArray, exposures: xr.Dataset) -> xr.DataArray:
-    """Subtract from ``counts`` the level of the overscans of ``exposures``, columns [5, 25), degree 3."""
-    whole = exposures["overscan"]
-    whole = whole.chunk(y=-1, x_overscan=-1) if whole.chunks else whole
-    return subtract_overscan(counts, overscan_level(overscan_profile(whole))["level"])
+    """Subtract from ``counts`` the level of the overscans of ``exposures``, columns [5, 25), degree 3.
+
+    Where an overscan is not sound, counts are NaN.
+    """
+    return subtract_overscan(counts, sound_level(exposures))
 
 
 def linear(counts: xr.DataArray, exposures: xr.Dataset) -> xr.DataArray:

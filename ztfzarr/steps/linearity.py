@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
@@ -11,13 +13,17 @@ from ztfzarr.kernels.pixels import linearize as kernel
 from ztfzarr.steps.units import require_labels, require_units
 
 
-def linearity_coefficients(time: xr.DataArray) -> xr.Dataset:
+def linearity_coefficients(
+    time: xr.DataArray, *, epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS
+) -> xr.Dataset:
     """Look up the non-linearity that holds at each time.
 
     Parameters
     ----------
     time : (time) datetime64
         Of the exposures, UTC.
+    epochs : mapping
+        Tables in use and the first UTC day of each, in their order.
 
     Returns
     -------
@@ -28,9 +34,9 @@ def linearity_coefficients(time: xr.DataArray) -> xr.Dataset:
     -----
     Camera team's tables of 2018-03, 2019-10 (from 2019-10-23) and 2020-04 (from 2020-04-28).
     """
-    epochs = list(LINEARITY_EPOCHS)
-    known = [tables.linearity(epoch) for epoch in epochs]
-    which = np.array([epochs.index(linearity_epoch(t)) for t in np.atleast_1d(time.values)], np.int64)
+    names = list(epochs)
+    known = [tables.linearity(name) for name in names]
+    which = np.array([names.index(linearity_epoch(t, epochs)) for t in np.atleast_1d(time.values)], np.int64)
     coords = {"time": np.atleast_1d(time.values), "ccd": list(CCDS), "quadrant": list(QUADRANTS)}
     variables = {}
     for i, (name, units) in enumerate((("a", "DN-2"), ("b", "DN-1"))):

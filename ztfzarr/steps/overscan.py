@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.geometry import stored_columns
 from ztfzarr.kernels.overscan import largest_step, row_medians, smooth_level
-from ztfzarr.steps.units import require_labels, require_units
+from ztfzarr.steps.units import bare, require_labels, require_units
 
 COLUMNS: Final = (5, 25)
 DEGREE: Final = 3
@@ -185,6 +185,29 @@ def overscan_flag(fit: xr.Dataset, *, highest: float = HIGHEST, step: float = ST
         flag_masks=[1, 2, 4],
         flag_meanings="failed saturated step",
     )
+
+
+def sound_level(exposures: xr.Dataset, **overscan: Any) -> xr.DataArray:
+    """Return the overscan level of raw exposures, NaN where it is not sound.
+
+    Parameters
+    ----------
+    exposures : Dataset
+        ``overscan``, with all the rows.
+    **overscan
+        ``columns``, ``columns_of_ccd`` of :func:`overscan_profile`, ``degree``, ``clip`` of
+        :func:`overscan_level`, ``highest``, ``step`` of :func:`overscan_flag`.
+
+    Returns
+    -------
+    (time, ccd, quadrant, y) float32, DN. Lazy if the exposures are.
+    """
+    strips = bare(exposures["overscan"])
+    strips = strips.chunk(y=-1, x_overscan=-1) if strips.chunks else strips
+    fit = {name: overscan.pop(name) for name in ("degree", "clip") if name in overscan}
+    limits = {name: overscan.pop(name) for name in ("highest", "step") if name in overscan}
+    smooth = overscan_level(overscan_profile(strips, **overscan), **fit)
+    return smooth["level"].where(overscan_flag(smooth, **limits) == 0).assign_attrs(smooth["level"].attrs)
 
 
 def subtract_overscan(counts: xr.DataArray, level: xr.DataArray) -> xr.DataArray:

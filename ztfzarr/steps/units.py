@@ -17,3 +17,12 @@ def require_labels(array: xr.DataArray, *dims: str) -> None:
     missing = [d for d in dims if d in array.dims and d not in array.coords]
     if missing:
         raise ValueError(f"{array.name or 'array'} has no labels along {', '.join(missing)}: expected coordinates")
+
+
+def bare(array: xr.DataArray) -> xr.DataArray:
+    """Drop coordinates but the labels of CCD and quadrant, and of the dimensions.
+
+    Coordinates of exposures would be compared at each step, and computed for that where they are chunked.
+    """
+    keep = {*array.dims, "ccd", "quadrant"}
+    return array.drop_vars([name for name in array.coords if name not in keep])

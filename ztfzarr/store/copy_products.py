@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from ztfzarr.errors import RecipeError, StoreError
 from ztfzarr.store.check import Selection
 from ztfzarr.store.copy import MARK_FILES, CopyReport, Done, Step, copy_object
+from ztfzarr.store.entries import Entry, mark_entries
 from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import row_coordinates
-from ztfzarr.store.publish import Entry, Version, made, mark_entries, prepare_version, versions_of
 from ztfzarr.store.shard import bad_chunks, shard_format
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.threads import windowed
+from ztfzarr.store.versions import Version, made, prepare_version, versions_of
 
 Place = tuple[int, ...]
 

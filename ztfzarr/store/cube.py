@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Final
 
@@ -47,9 +48,10 @@ def open_cube(store: StoreLike, *, storage_options: Mapping[str, str] | None = N
     objects = open_objects(store, storage_options)
     arrays = arrays_of(existing_document(objects))
     dataset = _open_plain(objects)
+    opening = uuid.uuid4().hex
     for name, first_image in (("raw", 0), ("overscan", 4)):
         attributes = {"long_name": DATA[name].long_name.split(" as ")[0], "units": "DN"}
-        decoded = DecodedArray(objects, arrays, name, first_image, dataset.sizes["time"])
+        decoded = DecodedArray(objects, arrays, name, first_image, dataset.sizes["time"], opening)
         data = indexing.LazilyIndexedArray(decoded)
         dataset[name] = xr.Variable(DATA[name].dims, data, attributes)
     time = dataset["time"].values

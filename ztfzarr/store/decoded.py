@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,6 +31,7 @@ FETCHERS: Final = 128
 FILES_AHEAD: Final = 64
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
+FILES_HELD: Final = 512  # whose scales are kept, 0.4 MB each at full size: a CCD's night, or a month of its biases
 
 Indices = NDArray[np.int64]
 
@@ -66,6 +68,41 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """What turns the integers of a file into DN: ``zdither`` (image), ``zscale`` and ``zzero`` (image, y)."""
+
+    zdither: NDArray[np.int16]
+    zscale: NDArray[np.float64]
+    zzero: NDArray[np.float64]
+
+
+class HeldScales:
+    """Scales of the files last read, by opening, row and CCD: blocks of one file share them.
+
+    Only of files that are present, which stay as they are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: OrderedDict[tuple[str, int, int], Scales] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, int, int]) -> Scales | None:
+        """Return what is held of a file, None if nothing is."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def hold(self, key: tuple[str, int, int], scales: Scales) -> None:
+        """Hold a file's scales, and let those go that were used longest ago."""
+        with self._lock:
+            self._held[key] = scales
+            while len(self._held) > self._limit:
+                self._held.popitem(last=False)
+
+
+@dataclass(frozen=True)
 class Tile:
     """An encoded chunk and where its pixels go.
 
@@ -98,21 +135,28 @@ class DecodedArray(BackendArray):
         Index along ``image`` of quadrant 1.
     exposures : int
         Length along time: that which the reader has seen, for the cube may grow meanwhile.
+    opening : str
+        Name of this opening of the store, unlike any other's. Dask names its arrays by the state of this object:
+        a result that a cluster keeps must not stand for the same selection of a cube that has grown since.
     """
 
     def __init__(
-        self, objects: Objects, arrays: dict[str, dict[str, Any]], name: str, first_image: int, exposures: int
+        self,
+        objects: Objects,
+        arrays: dict[str, dict[str, Any]],
+        name: str,
+        first_image: int,
+        exposures: int,
+        opening: str,
     ) -> None:
         self.objects = objects
+        self.opening = opening
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
         self.tables = {n: arrays[n] for n in ("present", "zdither")}
         self.shape = (exposures, *arrays[name]["shape"][1:])
         self.dtype = np.dtype(np.float32)
-        # Dask names its arrays by the state of this object. Each opening has names of its own, or a result that a
-        # cluster keeps would stand for the same selection of a cube that has grown since.
-        self.opening = uuid.uuid4().hex
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
         if not isinstance(key, indexing.VectorizedIndexer):
@@ -132,72 +176,99 @@ class DecodedArray(BackendArray):
         return values.reshape(kept)
 
     def _decode_into(self, values: NDArray[np.float32], block: Block) -> None:
-        # The reverse of the writers' order: what is marked present has all else, which can be asked for at once.
-        present = self._table("present", block)
-        zdither = _fetchers().submit(self._table, "zdither", block)
-        values[present != 1] = np.nan
-        files = [(int(t), int(c)) for t, c in np.argwhere(present == 1)]
+        dithers = self._dithers(block)
+        absent = np.ones(values.shape[:2], bool)
+        for place in dithers:
+            absent[place] = False
+        values[absent] = np.nan
+        begin = partial(self._begin, block, values)
         chunk = int(np.prod(self.forms[self.name].chunk))
         ahead = min(FILES_AHEAD, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
-        begin = partial(self._begin, block, zdither, values)
-        tiles = (tile for found in in_flight(begin, files, ahead) for tile in found)
+        tiles = (tile for found in in_flight(begin, dithers.items(), ahead) for tile in found.result())
         for _ in windowed(_decoders(), self._decode, tiles, DECODES_AHEAD):
             pass
 
+    def _dithers(self, block: Block) -> dict[tuple[int, int], NDArray[np.int16]]:
+        """Return ``zdither`` (image) of the files that are present, by their indices in the block.
+
+        Present is read first, the reverse of the writers' order: what is marked has its other entries.
+        """
+        if block.time.size * block.ccd.size <= FILES_HELD:
+            held = {
+                (i, j): _held().get((self.opening, t, c))
+                for i, t in enumerate(block.time.tolist())
+                for j, c in enumerate(block.ccd.tolist())
+            }
+            known = {place: scales.zdither for place, scales in held.items() if scales is not None}
+            if len(known) == len(held):
+                return known
+        present, zdither = (self._table(name, block) for name in ("present", "zdither"))
+        return {(int(t), int(c)): zdither[t, c].copy() for t, c in np.argwhere(present == 1)}
+
     def _begin(
-        self,
-        block: Block,
-        zdither: Future[NDArray[np.int16]],
-        values: NDArray[np.float32],
-        file: tuple[int, int],
+        self, block: Block, values: NDArray[np.float32], item: tuple[tuple[int, int], NDArray[np.int16]]
     ) -> Future[list[Tile]]:
         """Ask for all of a file that a block touches, at once.
 
         What waits for others is submitted after them, and threads take work in order: none waits for ever.
         """
-        place = int(block.time[file[0]]), int(block.ccd[file[1]])
-        scales = [_fetchers().submit(self._scales, name, place) for name in ("zscale", "zzero")]
-        return _fetchers().submit(self._tiles, block, zdither, scales, values, file)
+        (i, j), zdither = item
+        place = int(block.time[i]), int(block.ccd[j])
+        scales = self._scales(place, zdither)
+        return _fetchers().submit(self._tiles, block, values[i, j], place, zdither, scales)
 
     def _tiles(
         self,
         block: Block,
-        zdithers: Future[NDArray[np.int16]],
-        scales: Sequence[Future[NDArray[np.float64] | None]],
-        values: NDArray[np.float32],
-        file: tuple[int, int],
+        out: NDArray[np.float32],
+        place: tuple[int, int],
+        zdither: NDArray[np.int16],
+        waiting: Callable[[], Scales | None],
     ) -> list[Tile]:
         """Fetch the chunks of a file that a block touches."""
-        place = int(block.time[file[0]]), int(block.ccd[file[1]])
-        out = values[file]
         chunks = self._read(self.name, place, block.positions)
-        zscale, zzero = (scale.result() for scale in scales)
-        zdither = zdithers.result()
-        if chunks is None or zscale is None or zzero is None:
+        scales = waiting()
+        if chunks is None or scales is None:
             out[...] = np.nan  # a lost object; ztfzarr verify names it
             return []
         if len(chunks) < len(block.positions):
             out[...] = np.nan
         key, tiles = self._key(self.name, place), []
-        for i, quadrant in enumerate(block.quadrant.tolist()):
+        for k, quadrant in enumerate(block.quadrant.tolist()):
             image = self.first_image + quadrant
-            dither = int(zdither[file][image])
+            dither = int(zdither[image])
             if dither == UNKNOWN_DITHER:
-                out[i] = np.nan
+                out[k] = np.nan
                 continue
             for y, x in product(block.y, block.x):
                 data = chunks.get((0, 0, quadrant, y.chunk, x.chunk))
                 if data is not None:
-                    tiles.append(Tile(data, y, x, out[i], zscale[image], zzero[image], dither, key))
+                    tiles.append(Tile(data, y, x, out[k], scales.zscale[image], scales.zzero[image], dither, key))
         return tiles
 
-    def _scales(self, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
+    def _scales(self, place: tuple[int, int], zdither: NDArray[np.int16]) -> Callable[[], Scales | None]:
+        """Ask for the scales of a present file, unless they are held; when called, None if an object is lost."""
+        held = _held().get((self.opening, *place))
+        if held is not None:
+            return lambda: held
+        asked = [_fetchers().submit(self._table_of, name, place) for name in ("zscale", "zzero")]
+
+        def scales() -> Scales | None:
+            zscale, zzero = (table.result() for table in asked)
+            if zscale is None or zzero is None:
+                return None
+            _held().hold((self.opening, *place), Scales(zdither, zscale, zzero))
+            return Scales(zdither, zscale, zzero)
+
+        return scales
+
+    def _table_of(self, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
         """Read ``zscale`` or ``zzero`` of a file, (image, y)."""
         chunks = self._read(name, place, [(0, 0, 0, 0)])
         if not chunks:
             return None
-        scales = decode_chunk(self.forms[name], chunks[0, 0, 0, 0], lambda: self._key(name, place))
-        return np.asarray(scales[0, 0], np.float64)
+        values = decode_chunk(self.forms[name], chunks[0, 0, 0, 0], lambda: self._key(name, place))
+        return np.asarray(values[0, 0], np.float64)
 
     def _read(
         self, name: str, place: tuple[int, int], positions: Sequence[Position]
@@ -269,6 +340,12 @@ def _outer(y: slice | Indices, x: slice | Indices) -> tuple[Any, Any]:
 
 
 @cache
+def _held() -> HeldScales:
+    """Hold what the readers of this process share."""
+    return HeldScales(FILES_HELD)
+
+
+@cache
 def _fetchers() -> ThreadPoolExecutor:
     """Threads that wait for the store."""
     return ThreadPoolExecutor(FETCHERS, thread_name_prefix="ztfzarr-fetch")
@@ -281,5 +358,5 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 # A forked process has its parent's pools but not their threads: work given to those would wait for ever.
-for _shared in (_fetchers, _decoders):
+for _shared in (_held, _fetchers, _decoders):
     os.register_at_fork(after_in_child=_shared.cache_clear)

@@ -10,9 +10,9 @@ import numpy as np
 from ztfzarr.geometry import CCDS
 from ztfzarr.store.group import existing_document, open_raw, read_table
 from ztfzarr.store.objects import StoreLike, open_objects
-from ztfzarr.store.publish import Version, made, versions_of
 from ztfzarr.store.raw import GROUP
 from ztfzarr.store.template import dimension_lengths
+from ztfzarr.store.versions import Version, made, versions_of
 
 
 @dataclass(frozen=True)

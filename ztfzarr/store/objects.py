@@ -43,6 +43,9 @@ class Objects(Protocol):
 
     location: str
 
+    def __hash__(self) -> int:
+        """Spaces at one location, opened with the same options, are equal."""
+
     def get(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if it is absent."""
 
@@ -107,6 +110,12 @@ class LocalObjects:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.location = str(self.root)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalObjects) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
 
     def get(self, key: str) -> bytes:
         """Return a file's bytes; FileNotFoundError if it is absent."""

@@ -8,13 +8,15 @@ from typing import Any, Final
 import numpy as np
 
 from ztfzarr.geometry import FILTER_IDS, LED_FILTERS
+from ztfzarr.masters.mask import MASKS
 from ztfzarr.recipe import Recipe, recipe_for
 from ztfzarr.store.raw import COORDINATES, LABELS
 from ztfzarr.store.template import Variable, dimension_lengths, group_document
 
-IMAGE: Final = ("ccd", "quadrant", "y", "x")
+IMAGE: Final = ("quadrant", "y", "x")
 FILTERS: Final = tuple(sorted(FILTER_IDS.values()))
 LEDS: Final = tuple(LED_FILTERS)
+NUMBERS: Final = 32  # biases of a run that are followed as they settle
 SHARED_LABELS: Final = ("ccd", "quadrant", "rcid", "y", "x")
 
 
@@ -36,6 +38,19 @@ class Product:
         return self.entry[0]
 
 
+def _number(dims: tuple[str, ...], long_name: str, units: str, *, row_chunk: int = 1024) -> Variable:
+    return Variable(dims, "float32", np.nan, long_name, units, row_chunk)
+
+
+def _flag(dims: tuple[str, ...], long_name: str, *meanings: str) -> Variable:
+    flags = {name: 1 << bit for bit, name in enumerate(meanings)}
+    return Variable(dims, "uint8", 0, long_name, row_chunk=1024, flags=flags)
+
+
+def _night(dims: tuple[str, ...], long_name: str) -> Variable:
+    return Variable(dims, "int32", 0, long_name, row_chunk=4096)
+
+
 def _tables(entry: tuple[str, ...]) -> dict[str, Variable]:
     return {
         "present": Variable(
@@ -47,53 +62,142 @@ def _tables(entry: tuple[str, ...]) -> dict[str, Variable]:
     }
 
 
-BIAS_ENTRY: Final = ("night", "ccd")
-FLAT_ENTRY: Final = ("night", "filter", "ccd")
-SCIENCE_ENTRY: Final = ("time", "ccd")
+def _master_tables(entry: tuple[str, ...]) -> dict[str, Variable]:
+    return {
+        "inputs": Variable(entry, "int32", 0, "exposures that the cube had for it, used and dropped", "1", 4096),
+        "first_night": _night(entry, "night YYYYMMDD of the first exposure used"),
+        "last_night": _night(entry, "night YYYYMMDD of the last exposure used"),
+    }
 
-PRODUCTS: Final = {
-    "bias": Product(
-        BIAS_ENTRY,
-        {
-            "bias": Variable(("night", *IMAGE), "float32", np.nan, "master bias", "DN"),
-            "variance": Variable(("night", *IMAGE), "float32", np.nan, "variance of the master bias", "DN2"),
-            "count": Variable(("night", *IMAGE), "int16", 0, "frames kept", "1"),
-        },
-        _tables(BIAS_ENTRY),
-    ),
-    "flat": Product(
-        FLAT_ENTRY,
-        {
-            "flat": Variable(("night", "filter", *IMAGE), "float32", np.nan, "master flat", "1"),
-            "variance": Variable(
-                ("night", "filter", *IMAGE), "float32", np.nan, "variance of the master flat", "1"
-            ),
-            "count": Variable(("night", "filter", *IMAGE), "int16", 0, "frames kept, of all LEDs", "1"),
-        },
-        _tables(FLAT_ENTRY)
-        | {
-            "level": Variable(
-                FLAT_ENTRY, "float64", np.nan, "level of the CCD against the focal plane's", "1", 4096
-            ),
-            "led_level": Variable(
-                ("night", "led", "ccd"),
-                "float64",
-                np.nan,
-                "CCD-wide median of the LED's combined flat",
-                "DN",
-                4096,
-            ),
-        },
-    ),
-    "science": Product(
-        SCIENCE_ENTRY,
-        {"science": Variable(("time", *IMAGE), "float32", np.nan, "calibrated counts", "DN")},
-        _tables(SCIENCE_ENTRY),
-    ),
-}
+
+def _overscan(dims: tuple[str, ...]) -> dict[str, Variable]:
+    return {
+        "overscan_mean": _number(dims, "mean overscan level", "DN"),
+        "overscan_rms": _number(dims, "rms of the overscan's rows about its level", "DN"),
+        "overscan_step": _number(dims, "largest jump of the overscan", "DN"),
+    }
+
+
+NIGHT_CCD: Final = ("night", "ccd")
+CHANNEL: Final = ("night", "ccd", "quadrant")
+FLAT_ENTRY: Final = ("night", "filter", "ccd")
+FLAT_CHANNEL: Final = (*FLAT_ENTRY, "quadrant")
+LAMP: Final = ("night", "led", "ccd")
+SCIENCE_ENTRY: Final = ("time", "ccd")
+SCIENCE_CHANNEL: Final = ("time", "ccd", "quadrant")
+SETTLING: Final = (*CHANNEL, "number")
+
+BIAS: Final = Product(
+    NIGHT_CCD,
+    {
+        "bias": Variable((*NIGHT_CCD, *IMAGE), "float32", np.nan, "master bias", "DN"),
+        "variance": Variable((*NIGHT_CCD, *IMAGE), "float32", np.nan, "variance of the master bias", "DN2"),
+        "count": Variable((*NIGHT_CCD, *IMAGE), "int16", 0, "frames kept", "1"),
+    },
+    _tables(NIGHT_CCD)
+    | _master_tables(NIGHT_CCD)
+    | {
+        "bias_level": _number(CHANNEL, "median of the master bias", "DN"),
+        "structure": _number(CHANNEL, "1.4826 MAD of the master bias", "DN"),
+        "row_range": _number(CHANNEL, "range of the medians of 50 rows", "DN"),
+        "column_range": _number(CHANNEL, "range of the medians of bands of 50 columns", "DN"),
+        "rejected": _number(CHANNEL, "share of the counts rejected", "1"),
+        "read_noise": _number(CHANNEL, "read noise, from pairs of biases", "DN"),
+        "read_noise_error": _number(CHANNEL, "standard error of the read noise", "DN"),
+        "read_noise_ratio": _number(CHANNEL, "read noise: measured / header", "1"),
+        "overscan_failed": Variable(CHANNEL, "int16", 0, "frames whose overscan is not sound", "1", 1024),
+        "settling_level": _number(SETTLING, "overscan level above the settled", "DN", row_chunk=64),
+        "settling_offset": _number(SETTLING, "median of frame minus master bias", "DN", row_chunk=64),
+        "settling_shape": _number(SETTLING, "range of frame minus master bias, in blocks", "DN", row_chunk=64),
+        "flag": _flag(CHANNEL, "master bias: what is wrong", "read_noise", "structure"),
+    }
+    | _overscan(CHANNEL),
+)
+
+FLAT: Final = Product(
+    FLAT_ENTRY,
+    {
+        "flat": Variable((*FLAT_ENTRY, *IMAGE), "float32", np.nan, "master flat", "1"),
+        "variance": Variable((*FLAT_ENTRY, *IMAGE), "float32", np.nan, "variance of the master flat", "1"),
+        "count": Variable((*FLAT_ENTRY, *IMAGE), "int16", 0, "frames kept, of all LEDs", "1"),
+        "bad": Variable(
+            (*FLAT_ENTRY, *IMAGE),
+            "uint16",
+            MASKS["no_data"],
+            "bad pixels, from the masters",
+            flags=MASKS,
+        ),
+    },
+    _tables(FLAT_ENTRY)
+    | _master_tables(FLAT_ENTRY)
+    | {
+        "bias_night": _night(FLAT_ENTRY, "night of the master bias"),
+        "level": Variable(FLAT_ENTRY, "float64", np.nan, "level of the CCD against the focal plane's", "1", 4096),
+        "led_level": Variable(LAMP, "float64", np.nan, "CCD-wide median of the LED's combined flat", "DN", 4096),
+        "led_reference": Variable(
+            ("night", "led"), "float64", np.nan, "median of led_level over the CCDs of the reference", "DN", 4096
+        ),
+        "reference": Variable(
+            NIGHT_CCD, "int8", 0, "1 where the CCD is one of those that levels are against", row_chunk=4096
+        ),
+        "led_drift": _number(LAMP, "range of the levels of a LED's frames over their mean", "1"),
+        "led_frames": Variable(LAMP, "int16", 0, "frames of the LED", "1", 1024),
+        "led_quadrant_level": _number(
+            ("night", "led", "ccd", "quadrant"), "median of the LED's combined flat in a quadrant", "DN"
+        ),
+        "quadrant_level": _number(FLAT_CHANNEL, "median of the master flat", "1"),
+        "scatter": _number(FLAT_CHANNEL, "1.4826 MAD of the master flat about 64 x 64 pixels, relative", "1"),
+        "rejected": _number(FLAT_CHANNEL, "share of the counts rejected", "1"),
+        "difference": _number(FLAT_CHANNEL, "largest change in 64 x 64 pixels against the flat before", "1"),
+        "gain": _number(CHANNEL, "gain, from pairs of flats", "electron DN-1"),
+        "gain_error": _number(CHANNEL, "standard error of the gain", "electron DN-1"),
+        "gain_ratio": _number(CHANNEL, "gain: measured / header", "1"),
+        "flag": _flag(FLAT_CHANNEL, "master flat: what is wrong", "scatter", "rejected"),
+    },
+)
+
+SCIENCE: Final = Product(
+    SCIENCE_ENTRY,
+    {
+        "science": Variable((*SCIENCE_ENTRY, *IMAGE), "float32", np.nan, "calibrated counts", "DN"),
+        "mask": Variable(
+            (*SCIENCE_ENTRY, *IMAGE), "uint16", MASKS["no_data"], "what is wrong with the pixel", flags=MASKS
+        ),
+        "variance": Variable(
+            (*SCIENCE_ENTRY, *IMAGE), "float32", np.nan, "variance of the calibrated counts", "DN2"
+        ),
+    },
+    _tables(SCIENCE_ENTRY)
+    | {
+        "bias_night": _night(SCIENCE_ENTRY, "night of the master bias"),
+        "flat_night": _night(SCIENCE_ENTRY, "night of the master flat"),
+        "sky": _number(SCIENCE_CHANNEL, "median", "DN"),
+        "noise": _number(SCIENCE_CHANNEL, "robust noise of a pixel", "DN"),
+        "flag": _flag(
+            SCIENCE_CHANNEL, "science exposure: what is wrong", "no_sky", "negative", "overscan", "bias", "flat"
+        ),
+    }
+    | _overscan(SCIENCE_CHANNEL),
+)
+
+PRODUCTS: Final = {"bias": BIAS, "flat": FLAT, "science": SCIENCE}
 NIGHT: Final = Variable(("night",), "int32", 0, "night YYYYMMDD: UTC date of time + 4 h 13 min")
-FILTER: Final = Variable(("filter",), "str", "", "filter")
-LED: Final = Variable(("led",), "int16", 0, "LED")
+KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
+    "bias": {"number": Variable(("number",), "int16", 0, "number of a bias in its run, from 0")},
+    "flat": {
+        "filter": Variable(("filter",), "str", "", "filter"),
+        "led": Variable(("led",), "int16", 0, "LED"),
+    },
+    "science": {},
+}
+
+
+def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
+    """Return the arrays of a product that a recipe asks for: science has its variance only if it says so."""
+    wanted = dict(PRODUCTS[kind].pixels)
+    if kind == "science" and not recipe["science"]["variance"]:
+        del wanted["variance"]
+    return wanted
 
 
 def row_coordinates(kind: str) -> dict[str, Variable]:
@@ -103,8 +207,17 @@ def row_coordinates(kind: str) -> dict[str, Variable]:
 
 def fixed_labels(kind: str) -> dict[str, Variable]:
     """Return the coordinates that no night changes."""
-    labels = {name: LABELS[name] for name in SHARED_LABELS}
-    return labels | {"filter": FILTER, "led": LED} if kind == "flat" else labels
+    return {name: LABELS[name] for name in SHARED_LABELS} | KIND_LABELS[kind]
+
+
+def kind_label_values(kind: str) -> dict[str, Any]:
+    """Return the values of the labels that only this kind has."""
+    values: dict[str, Any] = {
+        "number": np.arange(NUMBERS),
+        "filter": np.array(FILTERS, object),
+        "led": np.array(LEDS),
+    }
+    return {name: values[name] for name in KIND_LABELS[kind]}
 
 
 def new_version(
@@ -126,9 +239,9 @@ def new_version(
     product = PRODUCTS[kind]
     raw = dimension_lengths(raw_document)
     lengths = {name: raw[name] for name in ("ccd", "quadrant", "y", "x")}
-    lengths |= {product.rows: 0, "filter": len(FILTERS), "led": len(LEDS)}
-    rows = row_coordinates(kind)
-    variables = rows | fixed_labels(kind) | product.tables | product.pixels
+    lengths |= {product.rows: 0, "filter": len(FILTERS), "led": len(LEDS), "number": NUMBERS}
+    rows, pixels = row_coordinates(kind), pixel_variables(kind, recipe)
+    variables = rows | fixed_labels(kind) | product.tables | pixels
     attributes = {
         "kind": kind,
         "title": f"ZTF {kind}",
@@ -136,4 +249,4 @@ def new_version(
         "recipe": recipe_for(kind, recipe),
         "software": software,
     }
-    return group_document(variables, lengths, attributes, owned=dict.fromkeys(product.pixels, product.entry))
+    return group_document(variables, lengths, attributes, owned=dict.fromkeys(pixels, product.entry))

@@ -128,6 +128,12 @@ class RemoteObjects:
         """Pickle without the client: each process of a cluster makes its own."""
         return RemoteObjects, (self.location, self._options)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteObjects) and self.__reduce__() == other.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash((self.location, *sorted(self._options.items())))
+
     def __repr__(self) -> str:
         return f"RemoteObjects({self.location!r})"
 

@@ -29,7 +29,7 @@ FLOAT_CODEC: Final[dict[str, Any]] = {"level": 8, "mode_spec": "auto", "delta_sp
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a group: dimensions, type, fill value, description, chunk length along its rows."""
+    """A variable of a group: dimensions, type, fill value, description, chunk length along its rows, bits."""
 
     dims: tuple[str, ...]
     dtype: str
@@ -37,13 +37,17 @@ class Variable:
     long_name: str
     units: str | None = None
     row_chunk: int = ROW_CHUNK
+    flags: Mapping[str, int] | None = None
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes in the store."""
         units = {} if self.units is None else {"units": self.units}
         calendar = {"calendar": "proleptic_gregorian"} if "since" in (self.units or "") else {}
-        return {"long_name": self.long_name} | units | calendar
+        flags: dict[str, Any] = {}
+        if self.flags is not None:
+            flags = {"flag_masks": list(self.flags.values()), "flag_meanings": " ".join(self.flags)}
+        return {"long_name": self.long_name} | units | calendar | flags
 
 
 def group_document(
@@ -95,7 +99,7 @@ def _create(
     codecs: dict[str, Any] = {"compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     if entry is not None:
         inner, chunks = _owned_chunks(variable.dims, lengths, entry)
-        pcodec = PCodec(**(PIXEL_CODEC if variable.dtype == "int32" else FLOAT_CODEC))
+        pcodec = PCodec(**(FLOAT_CODEC if variable.dtype.startswith("float") else PIXEL_CODEC))
         codecs = {
             "serializer": ShardingCodec(chunk_shape=inner, codecs=[pcodec, Crc32cCodec()]),
             "compressors": None,

@@ -1,9 +1,9 @@
-"""Product versions: made once from a recipe, filled entry by entry without a lock, marked under one."""
+"""Product versions: each made once from a recipe, with raw's own rows."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from typing import Any, Final
@@ -19,17 +19,16 @@ from ztfzarr.store.group import array_of, existing_document, open_raw, read_json
 from ztfzarr.store.lock import Lock, lock
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import (
-    FILTERS,
-    LEDS,
     PRODUCTS,
     Product,
     fixed_labels,
+    kind_label_values,
     new_version,
+    pixel_variables,
     row_coordinates,
 )
 from ztfzarr.store.raw import label_values
-from ztfzarr.store.shard import encode_shard, same_content, shard_format
-from ztfzarr.store.template import FORMAT, arrays_of, dimension_lengths, dumped, resized
+from ztfzarr.store.template import FORMAT, Variable, arrays_of, dimension_lengths, dumped, resized
 from ztfzarr.store.writing import uninterrupted, writable_arrays
 
 SOFTWARE: Final = ("ztfzarr", "numpy", "numba", "xarray", "zarr", "pcodec", "astropy")
@@ -60,18 +59,15 @@ class Version:
         recipe: Recipe = self.document["attributes"]["recipe"]
         return recipe
 
+    @property
+    def pixels(self) -> dict[str, Variable]:
+        """Arrays with one shard an entry."""
+        return pixel_variables(self.kind, self.recipe)
+
     def open(self) -> zarr.Group:
         """Open the group to read."""
         store = self.objects.zarr_store(read_only=True)
         return zarr.open_group(store, path=self.group, mode="r", use_consolidated=True, zarr_format=3)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is marked: the place along the entry dimensions, and the values of the tables there."""
-
-    place: tuple[int, ...]
-    tables: Mapping[str, Any]
 
 
 def find_version(objects: Objects, kind: str, name: str) -> Version | None:
@@ -204,106 +200,9 @@ def _label_values(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
     lengths = dimension_lengths(raw)
     values = label_values(lengths["y"], lengths["x"], lengths["x_overscan"])
     labels: dict[str, Any] = {name: values[name] for name in fixed_labels(kind) if name in values}
-    return labels | ({"filter": np.array(FILTERS, object), "led": np.array(LEDS)} if kind == "flat" else {})
-
-
-def fill_entry(version: Version, place: tuple[int, ...], pixels: Mapping[str, NDArray[Any]]) -> None:
-    """Create the objects of an entry.
-
-    Parameters
-    ----------
-    version : Version
-        From :func:`prepare_version`.
-    place : tuple of int
-        Indices along the entry dimensions.
-    pixels : mapping of (quadrant, y, x)
-        Each array of the product; the image itself is rounded as the recipe says.
-
-    Raises
-    ------
-    StoreError
-        If an object is there already with other content.
-    """
-    step = float(version.recipe[version.kind]["rounding"])
-    encoded = []
-    for name, variable in version.product.pixels.items():
-        metadata = arrays_of(version.document)[name]
-        values = np.asarray(pixels[name], variable.dtype)
-        expected = tuple(metadata["shape"][len(place) :])
-        if values.shape != expected:
-            raise StoreError(f"{version.group}/{name}: pixels of shape {values.shape}, expected {expected}")
-        values = rounded(values, step) if name == version.kind else values
-        form = shard_format(metadata)
-        lead = (1,) * len(place)
-        key = f"{version.group}/{name}/c/{'/'.join(map(str, place))}" + "/0" * values.ndim
-        encoded.append((key, form, encode_shard(form, values.reshape(lead + values.shape), variable.fill)))
-    for key, form, shard in encoded:
-        if not version.objects.create(key, shard) and not same_content(form, shard, version.objects.get(key)):
-            raise StoreError(f"{key} is there with other content: an unfinished run with other input left it")
-
-
-def rounded(values: NDArray[np.float32], step: float) -> NDArray[np.float32]:
-    """Round to multiples of ``step``, below the noise, which then takes less room; 0 leaves all bits."""
-    return values if step == 0 else np.rint(values * np.float32(1 / step)) * np.float32(step)
+    return labels | kind_label_values(kind)
 
 
 def made(version: Version) -> NDArray[np.bool_]:
     """Say which entries are made, (*entry dimensions)."""
     return np.asarray(np.asarray(array_of(version.open(), "present")[...]) == 1)
-
-
-def mark_entries(version: Version, entries: Sequence[Entry]) -> None:
-    """Write the tables of filled entries, ``present`` last.
-
-    Raises
-    ------
-    StoreError
-        If the version was dropped meanwhile, or made anew by another recipe.
-    """
-    if not entries:
-        return
-    with lock(version.objects, f"{version.kind}-{version.name}") as held:
-        _check_same(version)
-        uninterrupted(lambda: _mark(version, held, entries))
-
-
-def _check_same(version: Version) -> None:
-    now = find_version(version.objects, version.kind, version.name)
-    if now is None or now.recipe != version.recipe:
-        raise StoreError(f"{version.group} was dropped while its entries were made: run the command again")
-
-
-def _mark(version: Version, held: Lock, entries: Sequence[Entry]) -> None:
-    names = {"present"}.union(*(entry.tables for entry in entries))
-    arrays = writable_arrays(version.objects, version.group, names)
-    for entry in entries:
-        for name, value in entry.tables.items():
-            held.check()
-            arrays[name][_selection(version, name, entry.place)] = value
-    held.check()
-    places = tuple(np.array(axis) for axis in zip(*(entry.place for entry in entries), strict=True))
-    arrays["present"].vindex[places] = np.ones(len(entries), np.int8)
-
-
-def _selection(version: Version, name: str, place: tuple[int, ...]) -> tuple[Any, ...]:
-    """Index a table at an entry's place; other dimensions of the table, such as LEDs, whole."""
-    at = dict(zip(version.product.entry, place, strict=True))
-    dims = arrays_of(version.document)[name]["dimension_names"]
-    return tuple(at.get(d, slice(None)) for d in dims)
-
-
-def write_levels(version: Version, night: int, levels: Mapping[tuple[int, int], float]) -> None:
-    """Freeze the relative levels of a night's CCDs: ``levels`` by indices of filter and CCD; those there stay."""
-    with lock(version.objects, f"{version.kind}-{version.name}") as held:
-        _check_same(version)
-        uninterrupted(lambda: _write_levels(version, held, night, levels))
-
-
-def _write_levels(version: Version, held: Lock, night: int, levels: Mapping[tuple[int, int], float]) -> None:
-    table = writable_arrays(version.objects, version.group, ("level",))["level"]
-    block = np.asarray(table[night])
-    for place, value in levels.items():
-        if np.isnan(block[place]):
-            block[place] = value
-    held.check()
-    table[night] = block

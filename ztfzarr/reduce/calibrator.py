@@ -1,0 +1,209 @@
+"""What turns raw exposures of a store into science: masters chosen, read, and applied to any part of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize
+from ztfzarr.recipe import Recipe
+from ztfzarr.reduce.settings import epochs, overscan_settings
+from ztfzarr.reduce.shelf import Shelf, open_shelf
+from ztfzarr.steps.linearity import linearity_coefficients
+from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
+from ztfzarr.store.group import array_of
+from ztfzarr.store.products import FILTERS
+from ztfzarr.store.versions import Version
+
+# Images of masters that each result needs, as (kind, array).
+BASE: Final = (("bias", "bias"), ("flat", "flat"))
+NEEDS: Final = {
+    "science": BASE,
+    "mask": (*BASE, ("flat", "bad")),
+    "variance": (*BASE, ("bias", "variance"), ("flat", "variance")),
+}
+
+Images = Mapping[tuple[str, str], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The masters of an exposure and CCD: rows along night, the filter's index, k = 1 / level of the CCD."""
+
+    ccd: int
+    bias_row: int
+    flat_row: int
+    band: int
+    k: float
+    bias_flagged: bool
+    flat_flagged: bool
+
+    def place(self, kind: str) -> tuple[int, ...]:
+        """Return the place of the master of a kind."""
+        return (self.bias_row, self.ccd - 1) if kind == "bias" else (self.flat_row, self.band, self.ccd - 1)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Part of a CCD's quadrants: indices along quadrant, y and x."""
+
+    quadrant: NDArray[np.int64]
+    y: NDArray[np.int64]
+    x: NDArray[np.int64]
+
+
+class Calibrator:
+    """What turns raw exposures of a store into science: the cube, versions of masters, and a recipe.
+
+    Parameters
+    ----------
+    cube : Dataset
+        From ``open_cube``.
+    bias, flat : Version
+        Masters.
+    recipe : dict
+        Sections ``overscan``, ``linearity``, ``science``.
+    """
+
+    def __init__(self, cube: xr.Dataset, bias: Version, flat: Version, recipe: Recipe) -> None:
+        self.cube = cube
+        self.recipe = recipe
+        self.groups = {"bias": bias.open(), "flat": flat.open()}
+        self._versions = {"bias": bias, "flat": flat}
+        coordinates = {name: cube[name].values for name in ("time", "night", "filter", "imgtype")}
+        self.time, self.night, self.filter, self.imgtype = coordinates.values()
+        self.present = cube["present"].values == 1
+
+    @cached_property
+    def shelves(self) -> dict[str, Shelf]:
+        """Masters to choose from."""
+        return {kind: open_shelf(version) for kind, version in self._versions.items()}
+
+    @cached_property
+    def _levels(self) -> NDArray[np.float64]:
+        return np.asarray(array_of(self.groups["flat"], "level")[...], np.float64)
+
+    def choose(self, time: int, ccd: int) -> Choice:
+        """Choose the masters of an exposure, by index, and CCD, by label.
+
+        Raises
+        ------
+        ValueError
+            If there is none within the recipe's validity.
+        """
+        band = FILTERS.index(str(self.filter[time]))
+        places: dict[str, tuple[int, ...]] = {"bias": (ccd - 1,), "flat": (band, ccd - 1)}
+        rows, flagged = {}, {}
+        for kind, place in places.items():
+            shelf = self.shelves[kind]
+            chosen = shelf.choose(self.time[time], int(self.night[time]), place, self.recipe, "science")
+            if chosen is None:
+                what = f"{shelf.group} of CCD {ccd}" + ("" if kind == "bias" else f", {FILTERS[band]}")
+                raise ValueError(f"no {what} within {self.recipe['science']['validity']} days, of the same epoch")
+            rows[kind], flagged[kind] = chosen
+        k = 1.0 / float(self._levels[rows["flat"], band, ccd - 1])
+        return Choice(ccd, rows["bias"], rows["flat"], band, k, flagged["bias"], flagged["flat"])
+
+    def names_of(self, choice: Choice) -> dict[str, str]:
+        """Name the masters of a choice, as in ``bias/v1/20200801``."""
+        rows = {"bias": choice.bias_row, "flat": choice.flat_row}
+        return {kind: self.shelves[kind].name(row) for kind, row in rows.items()}
+
+    def overscan(self, time: int, ccd: int) -> xr.Dataset:
+        """Fit the overscans of an exposure: ``level`` (quadrant, y), …, and ``flag`` (quadrant).
+
+        A quadrant whose overscan failed, is saturated or jumps has no level: it is NaN.
+        """
+        settings = overscan_settings(self.recipe)
+        profile = {name: settings.pop(name) for name in ("columns", "columns_of_ccd")}
+        limits = {name: settings.pop(name) for name in ("highest", "step")}
+        strips = self.cube["overscan"].isel(time=time).sel(ccd=[ccd])
+        fit = overscan_level(overscan_profile(strips, **profile), **settings)
+        flag = overscan_flag(fit, **limits)
+        return fit.assign(level=fit["level"].where(flag == 0), flag=flag).isel(ccd=0)
+
+    def images(self, choice: Choice, names: Iterable[str], where: Where) -> dict[tuple[str, str], NDArray[Any]]:
+        """Read the parts of masters that results need, each (quadrant, y, x)."""
+        needed = {image for name in names for image in NEEDS[name]}
+        return {image: self._image(image, choice, where) for image in sorted(needed)}
+
+    def _image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
+        """Read the rectangle that holds the indices, then these."""
+        kind, name = image
+        rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in (where.y, where.x))
+        region: tuple[Any, ...] = (*choice.place(kind), slice(None), rows, columns)
+        whole = np.asarray(array_of(self.groups[kind], name)[region])
+        return np.ascontiguousarray(whole[np.ix_(where.quadrant, where.y - rows.start, where.x - columns.start)])
+
+    def apply(
+        self,
+        time: int,
+        choice: Choice,
+        where: Where,
+        level: NDArray[np.float32],
+        images: Images,
+        names: Iterable[str],
+    ) -> dict[str, NDArray[Any]]:
+        """Calibrate part of an exposure.
+
+        Parameters
+        ----------
+        time : int
+            Index of the exposure.
+        choice : Choice
+            Of its masters.
+        where : Where
+            The part.
+        level : (quadrant, y) float32, DN
+            Overscan level of the part.
+        images : mapping of (quadrant, y, x)
+            The parts of masters, of :meth:`images`.
+        names : iterable of str
+            Of ``science`` (float32, DN), ``mask`` (uint16), ``variance`` (float32, DN2).
+
+        Returns
+        -------
+        dict of (quadrant, y, x)
+        """
+        ccd = choice.ccd - 1
+        raw = self.cube["raw"][time, ccd].isel(quadrant=where.quadrant, y=where.y, x=where.x).values
+        low, a, b = level[:, :, np.newaxis], *self._linearity(time, ccd, where)
+        linear = linearize(raw - low, a, b)
+        bias, flat, k = images["bias", "bias"], images["flat", "flat"], np.float32(choice.k)
+        results: dict[str, NDArray[Any]] = {"science": calibrate(linear, bias, flat, k)}
+        if "mask" in names:
+            limits = (np.float32(self.recipe["science"][name]) for name in ("saturation", "suspect"))
+            results["mask"] = exposure_flags(raw, low, results["science"], *limits) | images["flat", "bad"]
+        if "variance" in names:
+            noise = self._noise(time, choice, where)
+            masters = bias, images["bias", "variance"], flat, images["flat", "variance"]
+            results["variance"] = calibrated_variance(linear, *masters, k, *noise)
+        return {name: results[name] for name in names}
+
+    def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:
+        found = linearity_coefficients(self.cube["time"][[time]], epochs=epochs(self.recipe))
+        return [found[name].values[0, ccd, where.quadrant][:, np.newaxis, np.newaxis] for name in ("a", "b")]
+
+    def _noise(self, time: int, choice: Choice, where: Where) -> list[NDArray[np.float32]]:
+        """Gain (e-/DN) and read noise (e-) of the quadrants, as the recipe says: the header's, or measured."""
+        if self.recipe["science"]["noise"] == "header":
+            pair = [self.cube[name].values[time, choice.ccd - 1] for name in ("gain", "read_noise")]
+        else:
+            gain = np.asarray(array_of(self.groups["flat"], "gain")[(choice.flat_row, choice.ccd - 1)])
+            noise = np.asarray(array_of(self.groups["bias"], "read_noise")[(choice.bias_row, choice.ccd - 1)])
+            pair = [gain, noise * gain]
+        if not np.isfinite(pair).all():
+            raise ValueError(f"CCD {choice.ccd} has no {self.recipe['science']['noise']} gain and read noise")
+        return [v[where.quadrant].astype(np.float32)[:, np.newaxis, np.newaxis] for v in pair]
+
+    def pixels(self, time: int, ccd: int, where: Where, name: str) -> NDArray[Any]:
+        """Calibrate part of an exposure, by index, and CCD, by label: choose, read and apply; (quadrant, y, x)."""
+        choice = self.choose(time, ccd)
+        level = self.overscan(time, ccd)["level"].values[where.quadrant][:, where.y]
+        return self.apply(time, choice, where, level, self.images(choice, (name,), where), (name,))[name]

@@ -1,0 +1,32 @@
+"""What an entry was made from, written down as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from ztfzarr.store.versions import Version
+
+
+def master_provenance(
+    version: Version, used: xr.Dataset, dropped: Mapping[str, str], masters: Mapping[str, str]
+) -> str:
+    """Write down the exposures of a master, used (with SHA-256) and dropped (with why), and its own masters."""
+    hashes = used["source_sha256"].values.ravel().tolist()
+    exposures = dict(zip(map(str, used["exposure"].values.tolist()), map(str, hashes), strict=True))
+    return _written(version, {"exposures": exposures, "dropped": dict(dropped), "masters": dict(masters)})
+
+
+def science_provenance(version: Version, masters: Mapping[str, str], k: float) -> str:
+    """Write down the masters of an exposure, and its CCD's factor."""
+    return _written(version, {"masters": dict(masters), "k": k})
+
+
+def _written(version: Version, record: Mapping[str, Any]) -> str:
+    software = version.document["attributes"]["software"]["ztfzarr"]
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return json.dumps({**record, "software": software, "made": made})
