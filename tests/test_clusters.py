@@ -57,7 +57,9 @@ def test_one_job_a_night(where, s3: S3, raw, undisturbed, tmp_path):
     ours = contents(Path(store)) if where == "disk" else remote_contents(open_objects(store, s3.options))
     ours = without_times(ours)
     assert ours.keys() == undisturbed.keys()
-    assert [key for key in ours if ours[key] != undisturbed[key]] == []
+    # Against the flats of the night before, if these are made already: which job comes first decides.
+    found = [key for key in ours if ours[key] != undisturbed[key] and not key.startswith("flat/v1/difference/")]
+    assert found == []
 
 
 @pytest.mark.parametrize("where", ["bucket", "disk"])
