@@ -85,7 +85,7 @@ def file_differences(objects: Objects, source: Source) -> Iterator[str]:
     if _entry(group, "source_sha256", file) != hashlib.sha256(content).hexdigest():
         yield "SHA-256 differs from that of the file that was ingested"
     yield from _header_differences(group, file, hdus)
-    yield from _pixel_differences(group, file, hdus, memoryview(content))
+    yield from _pixel_differences(objects, file, hdus, memoryview(content))
 
 
 def _entry(group: zarr.Group, name: str, file: PresentFile) -> object:
@@ -102,9 +102,9 @@ def _header_differences(group: zarr.Group, file: PresentFile, hdus: Sequence[Hdu
 
 
 def _pixel_differences(
-    group: zarr.Group, file: PresentFile, hdus: Sequence[Hdu], content: memoryview
+    objects: Objects, file: PresentFile, hdus: Sequence[Hdu], content: memoryview
 ) -> Iterator[str]:
-    for hdu, image in zip(hdus[1:], stored_images(group, file), strict=True):
+    for hdu, image in zip(hdus[1:], stored_images(objects, file), strict=True):
         pixels, index = image.integers, hdu.index
         decode_rows(pixels, image.zscale, image.zzero, image.zdither, 0, 0, RANDOM)
         with np.errstate(over="ignore", invalid="ignore"):

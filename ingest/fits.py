@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ztfzarr.errors import RefusedError
@@ -21,6 +20,7 @@ from ztfzarr.ingest.images import read_images
 from ztfzarr.ingest.scan import RawFile, file_shape, scan
 from ztfzarr.ingest.sources import Source, find_sources
 from ztfzarr.kernels.dither import RANDOM, decode_rows
+from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.raw import COORDINATES, DATA, LABELS, label_values
 
 CACHED_FILES: Final = 4  # read whole and kept while their quadrants are asked for one by one
@@ -155,28 +155,22 @@ def _read(source: Source, stamp: tuple[int, ...]) -> tuple[bytes, list[Hdu]]:
     return content, hdus
 
 
-class FitsArray(BackendArray):
+class FitsArray(LazyArray):
     """Quadrants or overscans of raw files, read when they are indexed."""
 
     def __init__(self, files: dict[tuple[int, int], RawFile], shape: tuple[int, ...], first_image: int) -> None:
+        super().__init__(shape)
         self.files = files
-        self.shape = shape
         self.first_image = first_image
-        self.dtype = np.dtype(np.float32)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._decoded)  # type: ignore[no-any-return]
-
-    def _decoded(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
-        picked = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)]
-        out = np.full([len(p) for p in picked], np.nan, np.float32)
+    def read_into(self, values: NDArray[np.float32], picked: list[Indices]) -> None:
+        """Read file after file."""
         time, ccd, quadrant, y, x = picked
-        extensions = [int(q) + self.first_image + 1 for q in quadrant]
-        for place in np.ndindex(out.shape[:2]) if out.size else ():
+        extensions, which = np.unique(quadrant + self.first_image + 1, return_inverse=True)
+        values[...] = np.nan
+        for place in np.ndindex(values.shape[:2]):
             file = self.files.get((int(time[place[0]]), int(ccd[place[1]]) + 1))
             if file is not None:
-                for i, image in enumerate(_images(file, extensions)):
-                    out[(*place, i)] = image[np.ix_(y, x)]
-        kept = [len(p) for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
-        return out.reshape(kept)
+                images = _images(file, extensions.tolist())
+                for i, image in enumerate(which.tolist()):
+                    values[(*place, i)] = images[image][np.ix_(y, x)]

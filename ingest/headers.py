@@ -12,9 +12,8 @@ from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.store.objects import StoreLike, open_objects
-from ztfzarr.store.register import array_of, existing_document, open_raw, read_table
+from ztfzarr.store.register import existing_document, open_raw, read_table
 from ztfzarr.store.tables import file_headers as file_headers
-from ztfzarr.store.tables import header_blocks as header_blocks
 
 
 def header(
@@ -39,7 +38,7 @@ def header(
     Raises
     ------
     StoreError
-        If the cube has no such file.
+        If the cube has no such file, or its headers are lost or damaged.
     """
     objects = open_objects(store, storage_options)
     existing_document(objects)
@@ -47,10 +46,9 @@ def header(
         raise StoreError(f"no CCD {ccd}, HDU {hdu}: expected 1-16 and 0-8")
     group = open_raw(objects)
     row = row_of(group, exposure)
-    blocks = header_blocks(array_of(group, "header")[row, ccd - 1, hdu])
-    if not blocks:
+    if read_table(group, "present", (row, ccd - 1)) != 1:
         raise StoreError(f"exposure {exposure} has no file of CCD {ccd} in {objects.location}")
-    return parsed_header(blocks)
+    return parsed_header(file_headers(group, row, ccd)[hdu])
 
 
 def parsed_header(blocks: bytes) -> fits.Header:

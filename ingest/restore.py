@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import zarr
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from ztfzarr.errors import RefusedError
+from ztfzarr.errors import RefusedError, StoreError, naming
 from ztfzarr.geometry import archive_folder
 from ztfzarr.ingest.hdus import BLOCK, Hdu, header_hdus
 from ztfzarr.ingest.headers import file_headers
@@ -28,8 +28,10 @@ from ztfzarr.ingest.tiles import GZIP, RICE, algorithm, columns_of, rice_paramet
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.kernels.rice import encode_tiles
 from ztfzarr.store.check import PresentFile, Selection, present_files
+from ztfzarr.store.group import read_owned
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
-from ztfzarr.store.register import array_of, existing_document, open_raw
+from ztfzarr.store.raw import DATA, FILE_OWNED
+from ztfzarr.store.register import existing_document, open_raw, read_table
 
 # Level of CFITSIO's gzip of tiles, found by comparing bytes with files of fpack 1.7.0 (CFITSIO 4.2).
 GZIP_LEVEL: Final = 1
@@ -83,7 +85,8 @@ def restore(
     ------
     Restored
         One a file, as they are done. Files of row tiles under RICE, and uncompressed ones, have the bytes of
-        the original, by its SHA-256; others have its pixels and cards, uncompressed.
+        the original, by its SHA-256; others have its pixels and cards, uncompressed. Of what is lost or damaged
+        in the cube nothing is written: ``error`` says what, and ``path`` is the folder.
     """
     objects = open_objects(store)
     existing_document(objects)
@@ -96,14 +99,17 @@ def restore(
 
 def _restore_file(objects: Objects, directory: Path, file: PresentFile) -> Restored:
     group = open_raw(objects)
-    name = str(array_of(group, "source_name")[file.row, file.ccd - 1])
-    path = directory / archive_folder(file.exposure) / name
-    headers = file_headers(group, file.row, file.ccd)
-    images = stored_images(group, file)
-    expected = str(array_of(group, "source_sha256")[file.row, file.ccd - 1])
+    folder = directory / archive_folder(file.exposure)
+    try:
+        name, sha256 = (str(_entry(group, n, file)) for n in ("source_name", "source_sha256"))
+        headers = file_headers(group, file.row, file.ccd)
+        images = stored_images(objects, file)
+    except StoreError as error:
+        return Restored(folder, False, f"exposure {file.exposure}, CCD {file.ccd}: {error}")
+    path = folder / name
     try:
         content = rebuild(headers, images)
-        if hashlib.sha256(content).hexdigest() != expected:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise NotIdenticalError
         identical = True
     except (NotIdenticalError, RefusedError):
@@ -117,20 +123,32 @@ def _written(path: Path, content: bytes, identical: bool) -> Restored:
         return Restored(path, identical, f"{path} exists with other content: not overwritten")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        with naming(partial):
+            partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return Restored(path, identical)
 
 
-def stored_images(group: zarr.Group, file: PresentFile) -> list[StoredImage]:
-    """Read the eight images of a file from the cube, as integers."""
-    place = file.row, file.ccd - 1
-    read = {n: np.asarray(array_of(group, n)[place]) for n in ("raw", "overscan", "zscale", "zzero", "zdither")}
-    pixels = [*read["raw"], *read["overscan"]]
+def stored_images(objects: Objects, file: PresentFile) -> list[StoredImage]:
+    """Read the eight images of a file from the cube, as integers; StoreError if any of it is lost or damaged."""
+    document, place = existing_document(objects), (file.row, file.ccd)
+    raw, overscan, zscale, zzero = (read_owned(objects, document, name, place) for name in FILE_OWNED)
+    zdither = _entry(open_raw(objects), "zdither", file)
     return [
-        StoredImage(np.ascontiguousarray(pixels[i]), read["zscale"][i], read["zzero"][i], int(read["zdither"][i]))
-        for i in range(8)
+        StoredImage(np.ascontiguousarray(pixels), zscale[i], zzero[i], int(zdither[i]))
+        for i, pixels in enumerate([*raw, *overscan])
     ]
+
+
+def _entry(group: zarr.Group, name: str, file: PresentFile) -> NDArray[Any]:
+    """Read what a table says of a file; StoreError if it says nothing."""
+    value = read_table(group, name, (file.row, file.ccd - 1))
+    if np.any(value == DATA[name].fill):
+        raise StoreError(f"raw/{name}: no entry")
+    return value
 
 
 def rebuild(headers: Sequence[bytes], images: Sequence[StoredImage]) -> bytes:

@@ -129,7 +129,9 @@ def _run(
     ny, nx, overscan = plan[0].shape
     create_raw(objects, (ny, nx), overscan, waiting=events.waiting)
     sweep_partial(objects)
-    exposures = {f.name.exposure: Exposure(f.name.exposure, f.coordinates) for f in plan}
+    exposures: dict[int, Exposure] = {}
+    for file in plan:  # where its files differ, an exposure has the coordinates of the first, as in open_fits
+        exposures.setdefault(file.name.exposure, Exposure(file.name.exposure, file.coordinates))
     register(objects, list(exposures.values()), waiting=events.waiting)
     events.step("ingest", len(plan))
     batch: list[FilledFile] = []

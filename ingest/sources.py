@@ -130,8 +130,8 @@ def find_sources(
     Parameters
     ----------
     paths : sequence of str
-        Files, folders (searched through for names in .fits and .fits.fz), globs, URLs of files or, ending in
-        a slash, of prefixes.
+        Files, folders (searched through for names in .fits and .fits.fz), globs, URLs of such files or of
+        prefixes.
     storage_options : mapping of str, optional
         Credentials and settings for URLs of object stores; default the environment's.
 
@@ -160,7 +160,7 @@ def find_sources(
 def _labels(path: str, options: Options, refused: list[tuple[str, str]]) -> Iterator[str]:
     """Find the files that a path names; folders below it that cannot be read go to ``refused``."""
     if "://" in path and not path.startswith("file://"):
-        yield from _below_url(path, options) if path.endswith("/") else [path]
+        yield from [path] if path.endswith(SUFFIXES) else _below_url(path, options)
         return
     path = path.removeprefix("file://")
     if _exists(path):
@@ -190,16 +190,26 @@ def _is_folder(path: str) -> bool:
 
 
 def _below_folder(folder: str, refused: list[tuple[str, str]]) -> Iterator[str]:
+    """Find the raw files below a folder and below linked ones, each folder once: a link may lead to a parent."""
+    seen: set[str] = set()
+
     def unreadable(error: OSError) -> None:
         refused.append((str(error.filename), f"cannot be read: {error.strerror}"))
 
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
+    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
         found = sorted(name for name in (*names, *folders) if name.endswith(SUFFIXES))
         folders[:] = sorted(name for name in folders if not name.endswith(SUFFIXES))
         yield from (str(Path(parent, name)) for name in found)
 
 
 def _below_url(url: str, options: Options) -> Iterator[str]:
-    for entry in listed(_open_url(url, options)[0]):
+    if "*" in url:
+        raise RefusedError("globs are of local paths: expected the URL of a file or of a prefix")
+    prefix = url.rstrip("/") + "/"
+    for entry in listed(_open_url(prefix, options)[0]):
         if entry.key.endswith(SUFFIXES):
-            yield url + entry.key
+            yield prefix + entry.key

@@ -21,9 +21,11 @@ def planned(kind: str, *, night: int = 20200801, seed: int = 1, **counts: int) -
     return [e for e in schedule(night, **plan, seed=seed) if e.kind == kind]
 
 
-def exposed(camera: Camera, exposures: Sequence[Exposure], *, sky: np.ndarray | None = None) -> xr.Dataset:
+def exposed(
+    camera: Camera, exposures: Sequence[Exposure], *, sky: np.ndarray | None = None, pocket: bool = False
+) -> xr.Dataset:
     """Expose and read every CCD of a camera."""
-    shots = [[raw_ccd(camera, e, int(ccd), sky=sky) for ccd in camera.ccd] for e in exposures]
+    shots = [[raw_ccd(camera, e, int(ccd), sky=sky, pocket=pocket) for ccd in camera.ccd] for e in exposures]
     whole = (len(exposures), len(camera.ccd), len(QUADRANTS), *camera.shape)
     return dataset(
         np.array([[shot.images for shot in row] for row in shots], np.float32).reshape(whole),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from peers import same_bits
 from stores import astropy_cube, plain_decoder_source
 
 import ztfzarr
+from ztfzarr.ingest.run import ingest
 from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.register import open_raw
@@ -30,6 +32,18 @@ run.MARK_FILES = 3
 from ztfzarr.cli import main
 """
 INGEST = COMMAND + "main(sys.argv[1:])"
+
+# Gets Ctrl-C as the sixth file is filled: sent from outside, it comes too late where the machine is busy.
+INTERRUPTED = """
+import itertools, os, signal
+import ztfzarr.ingest.run as run
+fill_file, count = run.fill_file, itertools.count(1)
+def interrupted(*args):
+    if next(count) == 6:
+        os.kill(os.getpid(), signal.SIGINT)
+    return fill_file(*args)
+run.fill_file = interrupted
+"""
 
 # Starts the command again and again, each in a process of its own that need not import everything anew.
 SPAWNER = (
@@ -234,15 +248,28 @@ def test_two_ingests_at_once(raw_files, night_store, truth_file, tmp_path):
 def test_interrupted_ingest_marks_what_it_filled(night, night_store, tmp_path):
     """Ctrl-C: exit status 130, no lock left, what was done stays."""
     store = tmp_path / "s.zarr"
-    process = subprocess.Popen(ingest_command(store, night / "raw"), stderr=subprocess.PIPE)
-    while process.poll() is None and len(list(store.glob("raw/raw/c/*"))) < 6:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, error
-    assert error.strip() == b"ztfzarr: interrupted; run the command again to finish"
+    command = [sys.executable, "-c", INTERRUPTED + INGEST, *arguments(store, night / "raw")]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=100)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip() == b"ztfzarr: interrupted; run the command again to finish"
     assert not list((store / ".ztfzarr").glob("lock/raw/*"))
     assert faults(store) == []
     assert 0 < int(ztfzarr.open_cube(store).present.sum()) < 36
+    assert subprocess.run(ingest_command(store, night / "raw"), timeout=100).returncode == 0
+    assert_complete(store, night_store)
+
+
+def test_full_disk_is_named_and_the_rerun_finishes(night, raw_files, night_store, tmp_path):
+    """No file larger than 14 kB, as if the disk were full: shards of pixels do not fit."""
+    store = tmp_path / "s.zarr"
+    ingest(store, [path for path in raw_files if "_c02_" in path.name])
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (14_000, 14_000))\n"
+    command = [sys.executable, "-c", limit + INGEST, *arguments(store, night / "raw")]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=100, text=True)
+    assert done.returncode == 3
+    assert re.fullmatch(r"ztfzarr: \[Errno 27\] File too large: '.*/s.zarr/.ztfzarr/partial/.*'\n", done.stderr)
+    assert not [path for path in (store / ".ztfzarr").rglob("*") if path.is_file()]
+    assert faults(store) == []
+    assert int(ztfzarr.open_cube(store).present.sum()) == 18
     assert subprocess.run(ingest_command(store, night / "raw"), timeout=100).returncode == 0
     assert_complete(store, night_store)

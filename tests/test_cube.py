@@ -137,6 +137,21 @@ def test_open_fits_is_the_same_dataset(cube, night):
         assert files[name].dims == cube[name].dims
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_outer_selection_of_open_fits(truth, night, data):
+    array = ztfzarr.open_fits(night / "raw").raw[:3, [1, 2]]
+    key = tuple(data.draw(indexers(n)) for n in array.shape)
+    picked = array.isel(dict(zip(array.dims, key, strict=True)))
+    assert same_bits(picked.values, outer(truth.raw[:3, [1, 2]], key))
+
+
+def test_open_fits_gives_what_is_picked_twice(truth, night):
+    key = ([0, 0], [1, 1], [2, 2, 0], [3, 3], [1])
+    array = ztfzarr.open_fits(night / "raw").raw
+    assert same_bits(array.isel(dict(zip(array.dims, key, strict=True))).values, outer(truth.raw, key))
+
+
 def test_engine_is_open_cube(cube, night_store):
     opened = xr.open_dataset(night_store, engine="ztfzarr")
     assert opened.chunks == {}

@@ -15,6 +15,7 @@ from peers import fpack, same_bits
 from rawfiles import OVERSCAN, SHAPE, channel_cards, find_hdus, noise, raw_hdus, raw_name, with_cards, write_raw
 
 import ztfzarr
+from ztfzarr.ingest.images import read_images
 from ztfzarr.ingest.run import ingest
 
 Images = list[np.ndarray | fits.ImageHDU]
@@ -314,6 +315,70 @@ def test_forms_mix_in_a_file(names: list[str], written: Written, tmp_path: Path)
     expected = astropy_reads(path)
     for dataset in (ztfzarr.open_cube(tmp_path / "cube.zarr"), ztfzarr.open_fits(path)):
         assert all(same_bits(a, b) for a, b in zip(of_file(dataset, path), expected, strict=True))
+
+
+def with_card(header: bytes, old: str, card: str) -> bytes:
+    """Header blocks with one card in the place of another."""
+    start = header.index(old.ljust(8).encode() + b"=")
+    return header[:start] + card.ljust(80).encode() + header[start + 80 :]
+
+
+def blanked(path: Path, folder: Path, *, column: bool) -> Path:
+    """A quantised file in which an ordinary integer of each image stands for NULL: by a card, or row by row."""
+    content = path.read_bytes()
+    hdus = find_hdus(content)
+    parts = [content[: hdus[0].end]]
+    for hdu in hdus[1:]:
+        null = int(read_images([hdu], memoryview(content))[0].integers[2, 3])
+        header, data = hdu.text, content[hdu.data_offset : hdu.data_offset + hdu.data_size]
+        if column:
+            width, rows = hdu.integer("NAXIS1"), hdu.integer("NAXIS2")
+            table = np.frombuffer(data, np.uint8, width * rows).reshape(rows, width)
+            nulls = np.full((rows, 1), null, ">i4").view(np.uint8)
+            data = np.hstack([table, nulls]).tobytes() + data[width * rows :]
+            for old, card in {
+                "NAXIS1": f"NAXIS1  = {width + 4:20}",
+                "TFIELDS": f"TFIELDS = {hdu.integer('TFIELDS') + 1:20}",
+                "GAIN": f"TTYPE{hdu.integer('TFIELDS') + 1}  = 'ZBLANK  '",
+                "READNOI": f"TFORM{hdu.integer('TFIELDS') + 1}  = '1J      '",
+            }.items():
+                header = with_card(header, old, card)
+        else:
+            header = with_card(header, "GAIN", f"ZBLANK  = {null:20}")
+        parts += [header, data, bytes(-len(data) % 2880)]
+    (folder / path.name).write_bytes(b"".join(parts))
+    return folder / path.name
+
+
+QUANTISED = Form("noise", "astropy RICE_1 1", dither=1)
+
+
+def assert_as_astropy(path: Path, expected: list[np.ndarray], store: Path) -> None:
+    assert ingest(store, [path]).refused == []
+    for dataset in (ztfzarr.open_cube(store), ztfzarr.open_fits(path)):
+        assert all(same_bits(a, b) for a, b in zip(of_file(dataset, path), expected, strict=True))
+
+
+@pytest.mark.parametrize("column", [False, True], ids=["card", "column"])
+def test_any_integer_may_stand_for_null(column: bool, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    path = blanked(write_form(QUANTISED, tmp_path, raw_name()), tmp_path / "new", column=column)
+    expected = astropy_reads(path)
+    assert all(np.isnan(image[2, 3]) and not np.isnan(image).all() for image in expected)
+    assert_as_astropy(path, expected, tmp_path / "cube.zarr")
+
+
+@pytest.mark.parametrize("form", [Form("noise", "plain"), QUANTISED], ids=str)
+def test_floats_with_a_bscale(form: Form, tmp_path: Path) -> None:
+    path = write_form(form, tmp_path, raw_name())
+    before, content = astropy_reads(path), path.read_bytes()
+    for hdu in find_hdus(content)[1:]:
+        content = content.replace(hdu.text, with_card(hdu.text, "GAIN", "BSCALE  =                  0.5"))
+    path.write_bytes(content.replace(b"CHECKSUM=", b"CHECKED =").replace(b"DATASUM =", b"DATUM   ="))
+    expected = astropy_reads(path)
+    if form.storage == "plain":
+        assert same_bits(expected[0], before[0] / 2)
+    assert_as_astropy(path, expected, tmp_path / "cube.zarr")
 
 
 def test_open_fits_is_the_cube(written: Written) -> None:

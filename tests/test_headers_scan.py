@@ -13,6 +13,7 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 from rawfiles import Cards, find_hdus, raw_name, with_cards, write_raw
+from stores import flip
 
 import ztfzarr
 from ztfzarr.errors import RefusedError, StoreError
@@ -243,6 +244,15 @@ def test_gain_and_read_noise_are_the_quadrants(tmp_path: Path) -> None:
     assert (file.shape, file.key) == ((24, 60, 9), (20200924431759, 6))
 
 
+def test_where_the_files_of_an_exposure_differ_the_first_counts(tmp_path: Path) -> None:
+    for ccd in (3, 7):
+        change = {"AIRMASS": 1 + ccd / 10}
+        write_raw(tmp_path, raw_name(ccd=ccd), change=lambda hdus, cards=change: with_cards(hdus[0].header, cards))
+    assert ingest(tmp_path / "cube.zarr", [tmp_path]).refused == []
+    for dataset in (ztfzarr.open_cube(tmp_path / "cube.zarr"), ztfzarr.open_fits(tmp_path)):
+        assert dataset.airmass.values.tolist() == [1.3]
+
+
 def test_time_of_calibrations_across_midnight(tmp_path: Path) -> None:
     """Biases at 23:58 UT and flats after midnight belong to the night that begins."""
     nights = []
@@ -373,3 +383,18 @@ def test_no_such_header(exposure: int, ccd: int, hdu: int, reason: str, one_file
     with pytest.raises(StoreError) as error:
         ztfzarr.header(one_file, exposure, ccd, hdu)
     assert str(error.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (Path.unlink, "raw/header: header of HDU 0 is missing"),
+        (lambda path: flip(path, 10), "raw/header is damaged"),
+    ],
+    ids=["lost", "damaged"],
+)
+def test_header_that_is_lost_or_damaged(harm: Callable, reason: str, store_copy: Path) -> None:
+    harm(store_copy / "raw/header/c/4/0/0/0")
+    exposure = int(xr.open_zarr(store_copy / "raw", chunks=None).exposure[4])
+    with pytest.raises(StoreError, match=reason):
+        ztfzarr.header(store_copy, exposure, 2)

@@ -213,6 +213,22 @@ def test_a_damaged_lock_object_lasts_its_lease(tmp_path, content):
         pass
 
 
+def test_who_comes_late_to_a_stale_lock_steps_back(objects, monkeypatch):
+    """Between its look and its lock another took the stale one over and ended, and a third began from number 1."""
+    stale, create = leave(objects, 1, start="0"), type(objects).create
+
+    def late(self, key, content):
+        monkeypatch.setattr(type(objects), "create", create)
+        objects.delete(stale)
+        leave(objects, 1)
+        return create(self, key, content)
+
+    monkeypatch.setattr(type(objects), "create", late)
+    with pytest.raises(StoreError, match=f"locked by process {os.getpid()} "), lock(objects, "raw", patience=0.3):
+        pass
+    assert left(objects) == [f"{FOLDER}/{1:012d}"]
+
+
 # Holders who have lost it
 
 

@@ -457,6 +457,13 @@ def test_what_consolidates_the_root_is_undone(few, tmp_path):
     assert json.loads((store / "zarr.json").read_text()) == root
 
 
+def test_a_file_is_no_store(tmp_path, few):
+    (tmp_path / "s.zarr").write_text("a file")
+    for act in (lambda: ingest(tmp_path / "s.zarr", few), lambda: ztfzarr.open_cube(tmp_path / "s.zarr")):
+        with pytest.raises(StoreError, match=r"s.zarr is not a folder: expected that of a store"):
+            act()
+
+
 def test_another_zarr_is_no_store(tmp_path, few):
     zarr.create_array(tmp_path / "a.zarr", shape=(3,), dtype="f4")
     before = contents(tmp_path / "a.zarr")

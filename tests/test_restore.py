@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +18,13 @@ import xarray as xr
 from astropy.io import fits
 from peers import fpack, same_bits
 from rawfiles import find_hdus, noise, raw_hdus, raw_name, with_cards, write_raw
+from stores import ccd_of, exposure_of, flip, shard
 
 from ztfzarr.cli import main
 from ztfzarr.ingest.restore import Restored, restore
 from ztfzarr.ingest.run import ingest
 from ztfzarr.store.check import Selection
+from ztfzarr.store.raw import FILE_OWNED
 
 # Not cards of the image but of how a file stores it; and what astropy and CFITSIO put beside those.
 STORAGE = {
@@ -247,6 +252,39 @@ def test_changed_cube_does_not_pass_for_the_original(tmp_path: Path) -> None:
     assert not result.identical
 
 
+def damage(path: Path) -> None:
+    flip(path, 10)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, damage], ids=["lost", "damaged"])
+@pytest.mark.parametrize("name", [*FILE_OWNED, "header"])
+def test_what_is_lost_or_damaged_is_refused(name: str, harm: Callable, store_copy, raw_files, tmp_path) -> None:
+    """Named, and never NaN in the place of a file's own pixels; all the others come back."""
+    harm(store_copy / "raw/header/c/4/0/0/0" if name == "header" else shard(store_copy, name, 4, 2))
+    hit = raw_files[8:10] if name == "header" else raw_files[8:9]
+    results = list(restore(store_copy, tmp_path / "back"))
+    errors = [result.error for result in results if result.error]
+    for path, error in zip(hit, errors, strict=True):
+        assert error.startswith(f"exposure {exposure_of(path)}, CCD {ccd_of(path)}: ")
+        assert f"raw/{name}" in error
+    assert all(result.identical for result in results if not result.error)
+    written = {path.name for path in tmp_path.joinpath("back").rglob("*") if path.is_file()}
+    assert written == {path.name for path in raw_files} - {path.name for path in hit}
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, damage], ids=["lost", "damaged"])
+@pytest.mark.parametrize("name", ["zdither", "source_name", "source_sha256"])
+def test_without_a_table_nothing_is_restored(name: str, harm: Callable, store_copy, tmp_path) -> None:
+    """Pixels whose dither is unknown are not the file's."""
+    for path in (store_copy / "raw" / name / "c").rglob("0"):
+        if path.is_file():
+            harm(path)
+    results = list(restore(store_copy, tmp_path / "back", selection=Selection(ccds=(2,))))
+    assert len(results) == 18
+    assert all(f"raw/{name}" in result.error for result in results)
+    assert not (tmp_path / "back").exists()
+
+
 ODD_CARDS = {"HIERARCH ZTF LONG KEYWORD": 1, "LONGTEXT": "x" * 150, "UNDEF": None, "QUOTED": "it''s"}
 
 
@@ -312,3 +350,16 @@ def test_command_refuses_to_overwrite(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert run("restore", tmp_path / "cube.zarr", tmp_path / "back") == 1
     assert capsys.readouterr().err == f"refused {path} exists with other content: not overwritten\n"
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    ingest(tmp_path / "cube.zarr", [write_raw(tmp_path, raw_name())])
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/back/raw/.*\.partial'"):
+        list(restore(tmp_path / "cube.zarr", tmp_path / "back"))
+    assert not [path for path in (tmp_path / "back").rglob("*") if path.is_file()]

@@ -1,9 +1,11 @@
 """The simulator: files as the camera writes them, physics as DOMAIN's facts have it, the same every time."""
 
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import xarray as xr
 from astropy.io import fits
 
 from ztfzarr import tables
+from ztfzarr.cli import main
 from ztfzarr.geometry import LED_FILTERS, QUADRANTS, filefracday_time, in_read_order, night_of
 from ztfzarr.simulate import (
     camera,
@@ -488,6 +491,26 @@ def test_truth_opens_and_is_the_camera(written):
         np.testing.assert_allclose(here, expected, rtol=1e-6)
 
 
+def test_truth_of_a_real_sky_is_where_quadrants_look(tmp_path):
+    """Not the stars that the image stands in for."""
+    image = np.add.outer(1000 * np.arange(40.0), np.arange(50.0)).astype(np.float32)
+    fits.PrimaryHDU(image).writeto(tmp_path / "sky.fits")
+    few = NIGHT | {"bias": 0, "flats": 0, "science": 1}
+    simulate_night(tmp_path, **few, sky=tmp_path / "sky.fits")
+    (exposure,) = schedule(20200801, bias=0, flats=0, science=1, seed=1)
+    made = camera(NIGHT["ccds"], NIGHT["shape"], 1)
+    with xr.open_zarr(tmp_path / "truth" / "20200801.zarr", chunks=None) as saved:
+        assert "star_flux" not in saved
+        assert saved.field.values.tolist() == [exposure.field]
+        for ccd, q in [(2, 1), (2, 3), (6, 4)]:
+            here = saved.sel(ccd=ccd, quadrant=q).isel(field=0, time=0)
+            lit = illumination(made.illumination[11], *coordinates(ccd, q, NIGHT["shape"]))
+            lit *= float(here.throughput.sel(source="zg"))
+            seen = light(made, exposure, ccd, q, sky=image) / lit
+            row, column = here.sky_row - np.round(here.shift_y), here.sky_column - np.round(here.shift_x)
+            np.testing.assert_allclose(seen[0, 0], image[int(row) % 40, int(column) % 50], rtol=1e-5)
+
+
 def test_truth_in_memory_is_the_saved(written):
     night = schedule(20200801, bias=3, flats=1, science=3, seed=1)
     whole = truth(camera(NIGHT["ccds"], NIGHT["shape"], 1), night)
@@ -535,5 +558,45 @@ def test_a_sky_without_an_image_is_refused(tmp_path):
     fits.PrimaryHDU().writeto(tmp_path / "empty.fits")
     with pytest.raises(ValueError, match=r"empty.fits: no pixels; expected a FITS file"):
         simulate_night(tmp_path / "night", **NIGHT, sky=tmp_path / "empty.fits")
+    (tmp_path / "text.fits").write_text("no FITS")
+    with pytest.raises(ValueError, match=r"text.fits: cannot be read as FITS \("):
+        simulate_night(tmp_path / "night", **NIGHT, sky=tmp_path / "text.fits")
+    assert not (tmp_path / "night").exists()
     with pytest.raises(ValueError, match="CCD 3 is not in this camera: expected one of"):
         camera([2, 6], (32, 32), 1).at(3, 1)
+
+
+# The command
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    return int(left.value.code or 0)
+
+
+def test_command_makes_the_same_night(written, tmp_path, capsys):
+    directory, paths = written
+    counts = ("--bias", 3, "--flats", 1, "--science", 3)
+    options = ("--night", "2020-08-01", "--ccds", "2,6", "--shape", "96x64", *counts, "--workers", 1, "--json")
+    assert run("simulate", tmp_path, *options) == 0
+    made = [Path(path) for path in json.loads(capsys.readouterr().out)]
+    assert [p.relative_to(tmp_path) for p in made] == [p.relative_to(directory) for p in paths]
+    assert made[-1].read_bytes() == paths[-1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--night", "2020-08-01:2020-08-02"), "--night: expected one night, such as 2020-08-01"),
+        (("--night", "2020-08-01:"), "--night: expected one night, such as 2020-08-01"),
+        (("--shape", "10x10"), "shape (10, 10): expected rows, columns within 32-9500"),
+        (("--sky", "text.fits"), "text.fits: cannot be read as FITS"),
+    ],
+)
+def test_wrong_usage_of_the_command(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.fits").write_text("no FITS")
+    assert run("simulate", "night", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("night").exists()

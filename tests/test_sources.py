@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore.store import LocalStore
 from peers import same_bits
 from rawfiles import noise, raw_name, write_raw
 
 import ztfzarr
 from ztfzarr.errors import RefusedError
+from ztfzarr.ingest import sources
 from ztfzarr.ingest.run import ingest
 from ztfzarr.ingest.scan import scan
 from ztfzarr.ingest.sources import Source, find_sources
+from ztfzarr.store.objects import open_objects
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +106,12 @@ def test_each_file_once(tree: Path, tmp_path: Path) -> None:
 
 
 def test_links_below_a_folder(tree: Path, tmp_path: Path) -> None:
-    """Linked files are found, linked folders are not: a link to a parent would never end."""
-    (tmp_path / "to-folder").symlink_to(tree)
+    """Linked files and folders are found, as of an archive on several disks; a link to a parent ends."""
+    (tmp_path / "to-folder").symlink_to(tree / "raw/2020/0924")
+    (tmp_path / "to-parent").symlink_to(tmp_path)
+    (tmp_path / "to-nothing").symlink_to(tmp_path / "nowhere")
     (tmp_path / raw_name(7)).symlink_to(tree / "raw/2020/0925/2" / raw_name(7))
-    assert found(tmp_path) == ([raw_name(7)], [])
+    assert found(tmp_path) == (ALL[1:], [])
 
 
 def test_what_names_nothing_is_refused(tree: Path) -> None:
@@ -231,6 +236,15 @@ def test_damaged_on_a_server_is_refused(server: Server, tree: Path, tmp_path: Pa
     assert [reason.split(":")[0] for _, reason in report.refused] == ["truncated in HDU 8"]
 
 
+def test_what_the_environment_says_of_a_site_s_own_object_store(server, tree, monkeypatch) -> None:
+    """Its address, and that it is without encryption."""
+    options = {"ENDPOINT": server.url, "ALLOW_HTTP": "true", "SKIP_SIGNATURE": "true", "REGION": "us-east-1"}
+    for name, value in options.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    content = open_objects("s3://raw/2020/0925").get(f"2/{raw_name(7)}")
+    assert content == (tree / "raw/2020/0925/2" / raw_name(7)).read_bytes()
+
+
 @pytest.mark.parametrize("url", ["ftp://host/", "nonsense://host/"])
 def test_unknown_url(url: str, tmp_path: Path) -> None:
     for path in (url, url + raw_name()):
@@ -243,3 +257,14 @@ def test_unknown_url(url: str, tmp_path: Path) -> None:
 def test_url_without_a_host() -> None:
     with pytest.raises(RefusedError, match=r"^cannot be read: "):
         scan(Source(f"http://{raw_name()}"))
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_prefix_of_an_object_store(end: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sources, "open_url", lambda url, options: LocalStore(tree / "raw" / url.removeprefix("s3://bucket/"))
+    )
+    assert found(f"s3://bucket/2020{end}") == (ALL[1:], [])
+    assert found(f"s3://bucket/2020/0925/2/{raw_name(7)}") == ([raw_name(7)], [])
+    reason = "globs are of local paths: expected the URL of a file or of a prefix"
+    assert found(f"s3://bucket/2020/*{end}") == ([], [(f"s3://bucket/2020/*{end}", reason)])

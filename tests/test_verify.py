@@ -270,6 +270,17 @@ def test_raw_files_that_are_in_the_cube(night_store, raw_files, capsys):
     assert (status, output, lines) == (0, ["checked 6 files: 0 faults"], [])
 
 
+def test_no_raw_files_to_compare_with_is_wrong_usage(night_store, raw_files, tmp_path, capsys):
+    """Not a sound cube: nothing was looked at."""
+    status, output, lines = verify(capsys, night_store, tmp_path)
+    assert (status, output) == (2, [])
+    assert lines[-1] == "Error: nothing to compare: expected raw files in .fits or .fits.fz"
+    for option in (("--ccds", "2"), ("--night", "2020-08-01")):
+        status, output, lines = verify(capsys, night_store, raw_files[0], *option)
+        assert (status, output) == (2, [])
+        assert lines[-1].startswith("Error: --night and --ccds choose")
+
+
 def rewritten(path: Path, folder: Path, change) -> Path:
     """The file again, uncompressed and of other bytes, changed."""
     with fits.open(path) as file:

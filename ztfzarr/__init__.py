@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from ztfzarr.ingest.headers import header
     from ztfzarr.masters.bias import master_bias
     from ztfzarr.masters.flat import master_flat, relative_levels
+    from ztfzarr.masters.mask import bad_pixels
     from ztfzarr.masters.science import science, science_variance
+    from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.calibrated import open_science
+    from ztfzarr.reduce.publish import publish
     from ztfzarr.steps.detrend import detrend
     from ztfzarr.store.cube import open_cube
 
 __all__ = [
+    "bad_pixels",
     "detrend",
     "header",
     "master_bias",
@@ -23,6 +27,8 @@ __all__ = [
     "open_cube",
     "open_fits",
     "open_science",
+    "publish",
+    "read_recipe",
     "relative_levels",
     "science",
     "science_variance",
@@ -30,6 +36,7 @@ __all__ = [
 
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
 _HOME: Final = {
+    "bad_pixels": "ztfzarr.masters.mask",
     "detrend": "ztfzarr.steps.detrend",
     "header": "ztfzarr.ingest.headers",
     "master_bias": "ztfzarr.masters.bias",
@@ -37,6 +44,8 @@ _HOME: Final = {
     "open_cube": "ztfzarr.store.cube",
     "open_fits": "ztfzarr.ingest.fits",
     "open_science": "ztfzarr.reduce.calibrated",
+    "publish": "ztfzarr.reduce.publish",
+    "read_recipe": "ztfzarr.recipe",
     "relative_levels": "ztfzarr.masters.flat",
     "science": "ztfzarr.masters.science",
     "science_variance": "ztfzarr.masters.science",

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, ranges, size, store_argument
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size, store_argument
+from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ztfzarr.reduce.listing import ProductNight
     from ztfzarr.store.listing import Night, ProductSummary, Summary
     from ztfzarr.store.objects import Objects
 
 
 @click.command()
 @store_argument
+@click.option(
+    "--night",
+    "selected",
+    type=Nights(),
+    default=ALL_NIGHTS,
+    help="Night 2020-08-01 or FROM:TO.",
+    show_default="all",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def ls(store: Objects, as_json: bool) -> None:
-    """List the nights of STORE: exposures of each kind, CCDs, files, and gaps."""
+def ls(store: Objects, selected: tuple[int, int], as_json: bool) -> None:
+    """List the nights of STORE: exposures of each kind, CCDs, files, and gaps; then what is made of them.
+
+    Of each version of a product: entries made, missing, flagged by their quality, and stale: for which more
+    frames, or a master of the same night, came later.
+    """
+    from ztfzarr.reduce.listing import product_nights
+    from ztfzarr.reduce.report import Selection
     from ztfzarr.store.listing import nights
 
-    found = nights(store)
+    found = [night for night in nights(store) if selected[0] <= night.night <= selected[1]]
+    products = product_nights(store, Selection(*selected))
     if as_json:
-        print_json([asdict(night) for night in found])
-    else:
-        _print_nights(found)
+        print_json({"nights": [asdict(n) for n in found], "products": [asdict(p) for p in products]})
+        return
+    _print_nights(found)
+    if products:
+        click.echo()
+        _print_products(products)
+
+
+def _print_products(found: list[ProductNight]) -> None:
+    table = new_table("product", "night", "made", "missing", "flagged", "stale", "quality")
+    for night in found:
+        counts = (f"[yellow]{n}[/]" if n else "0" for n in (night.missing, night.flagged, night.stale))
+        table.add_row(night.group, _date(night.night), str(night.made), *counts, night.quality)
+    print_table(table)
 
 
 def _print_nights(found: list[Night]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("night", "exposures", "CCDs", "files", "missing"):
-        table.add_column(name, justify="right" if name in ("files", "missing") else "left")
+    table = new_table("night", "exposures", "CCDs", "files", "missing")
     for night in found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
         missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
         table.add_row(_date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
-    # Elsewhere than on a terminal rich would fold lines at 80 columns.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
+    print_table(table)
 
 
 def _date(night: int) -> str:
@@ -73,6 +94,11 @@ def _described(found: Summary) -> str:
     per_file = f"{found.objects / max(found.files, 1):.1f} a file"
     ratio = f"{found.stored_bytes / max(found.source_bytes, 1):.3f} of the raw files' {size(found.source_bytes)}"
     products = "".join(f"\n  {line}" for line in _product_lines(found.products))
+    opening = "".join(
+        f"\n  {product.group.split('/')[0]} = "
+        f"xr.open_zarr({found.location + '/' + product.group!r}, chunks=None, zarr_format=3)"
+        for product in found.products
+    )
     return f"""\
 {found.location}
   raw  {counts[0]} of {counts[1]} ({span}), {counts[2]}
@@ -85,7 +111,7 @@ In DN, sorted in time, lazily:
 
 As stored, with nothing of ours (pip install "zarr>=3.1.5" "xarray>=2026.1" "pcodec>=1.0"):
   import xarray as xr
-  raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time")"""
+  raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time"){opening}"""
 
 
 def _product_lines(products: list[ProductSummary]) -> Iterator[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
+from ztfzarr.cli.options import print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
     from ztfzarr.reduce.report import Report
@@ -72,11 +73,11 @@ def _told(reports: list[Report], as_json: bool, quiet: bool) -> int:
     if as_json:
         print_json([report.summary() for report in reports])
     elif not quiet:
+        table = new_table("product", "made", "there", "refused")
         for report in reports:
-            entries = counted(report.made, "entry").replace("entrys", "entries")
-            click.echo(
-                f"{report.product}: made {entries}; {report.there} were there, {len(report.refused)} refused"
-            )
+            counts = (report.made, report.there, len(report.refused))
+            table.add_row(report.product, *map(str, counts))
+        print_table(table)
     return 1 if any(report.refused for report in reports) else 0
 
 

@@ -31,7 +31,7 @@ def restore(
     """Write the raw FITS files of STORE under DIRECTORY, in the archive's folders.
 
     Files of row tiles under RICE come back byte for byte, by their SHA-256. Others, which are named, come back
-    uncompressed with the same pixels and cards.
+    uncompressed with the same pixels and cards. What is lost or damaged in STORE is named, and not written.
     """
     from ztfzarr.ingest.restore import restore as run
     from ztfzarr.store.check import Selection

@@ -22,6 +22,7 @@ Examples:
 @click.option("--flats", type=click.IntRange(0), default=5, show_default=True, help="Flats a LED, of 11 LEDs.")
 @click.option("--science", type=click.IntRange(0), default=6, show_default=True, help="Exposures of the sky.")
 @click.option("--sky", type=click.Path(exists=True, dir_okay=False), help="FITS image to use as the sky.")
+@click.option("--pocket", is_flag=True, help="Defer charge in the serial register, from 2019-10-22 on.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.", show_default="number of cores")
 @reporting
@@ -34,6 +35,7 @@ def simulate(
     flats: int,
     science: int,
     sky: str | None,
+    pocket: bool,
     seed: int,
     workers: int | None,
     as_json: bool,
@@ -44,6 +46,8 @@ def simulate(
 
     from ztfzarr.simulate import simulate_night
 
+    if night[0] != night[1]:
+        raise click.UsageError("--night: expected one night, such as 2020-08-01")
     with progress(quiet) as shown:
         begun: list[bool] = []
 
@@ -56,7 +60,8 @@ def simulate(
         try:
             paths = simulate_night(
                 directory, night=night[0], ccds=ccds, shape=shape, bias=bias, flats=flats, science=science,
-                sky=sky, seed=seed, workers=workers or len(os.sched_getaffinity(0)), progress=advance,
+                sky=sky, pocket=pocket, seed=seed, workers=workers or len(os.sched_getaffinity(0)),
+                progress=advance,
             )  # fmt: skip
         except ValueError as error:
             raise click.UsageError(str(error)) from None

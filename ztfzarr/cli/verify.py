@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting, source_options, store_argument
+from ztfzarr.cli.options import (
+    ALL_NIGHTS,
+    counted,
+    print_json,
+    reporting,
+    selecting,
+    source_options,
+    store_argument,
+)
 from ztfzarr.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -36,16 +44,24 @@ def verify(
     for card, and by their SHA-256.
     """
     from ztfzarr.errors import StoreError
+    from ztfzarr.geometry import CCDS
     from ztfzarr.ingest.compare import compare_files
     from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
+    from ztfzarr.store.check_products import entry_faults, made_places, version_faults
     from ztfzarr.store.register import open_raw
+    from ztfzarr.store.versions import versions_of
 
+    if paths and (nights, ccds) != (ALL_NIGHTS, CCDS):
+        raise click.UsageError("--night and --ccds choose what is checked of STORE alone: give no PATH with them")
+    entries = 0
     faults = metadata_faults(store)
     with progress(quiet) as shown:
         if paths:
             checked, found = compare_files(
                 store, paths, source_options=source_options, workers=workers, step=shown.step, done=shown.advance
             )
+            if not checked and not found:
+                raise click.UsageError("nothing to compare: expected raw files in .fits or .fits.fz")
             faults += found
         else:
             faults += table_faults(store)
@@ -56,10 +72,17 @@ def verify(
             checked = len(files)
             shown.step("verify", checked)
             faults += shard_faults(store, files, workers=workers, done=shown.advance)
+            for version in versions_of(store):
+                faults += version_faults(version)
+                places = made_places(version)
+                shown.step(version.group, len(places))
+                faults += entry_faults(version, places, workers=workers, done=shown.advance)
+                entries += len(places)
     for fault in faults:
         click.echo(fault, err=True)
     if as_json:
-        print_json({"files": checked, "faults": faults})
+        print_json({"files": checked, "entries": entries, "faults": faults})
     elif not quiet:
-        click.echo(f"checked {counted(checked, 'file')}: {counted(len(faults), 'fault')}")
+        products = f", {entries} entries of products" if entries else ""
+        click.echo(f"checked {counted(checked, 'file')}{products}: {counted(len(faults), 'fault')}")
     return 1 if faults else 0

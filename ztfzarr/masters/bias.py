@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from ztfzarr.masters.frames import CLIP, calibrated_frames, combine_frames
-from ztfzarr.masters.selection import MINIMUM, SKIP, require_frames, settled
+from ztfzarr.masters.selection import MINIMUM, SKIP, night_of_frames, require_frames, settled
 
 
 def master_bias(
@@ -38,8 +38,8 @@ def master_bias(
     Returns
     -------
     Dataset
-        ``bias`` (DN) and ``variance`` (DN2) float32, ``count`` int16, each (ccd, quadrant, y, x). Lazy if the
-        exposures are.
+        Labelled ``night``, the first of the exposures'. ``bias`` (DN) and ``variance`` (DN2) float32, ``count``
+        int16, each (ccd, quadrant, y, x). Lazy if the exposures are.
 
     Raises
     ------
@@ -56,4 +56,4 @@ def master_bias(
     combined["bias"].attrs["long_name"] = "master bias"
     combined["variance"].attrs["long_name"] = "variance of the master bias, by the noise model"
     combined["count"].attrs["long_name"] = "frames kept"
-    return combined
+    return combined.assign_coords(night_of_frames(exposures))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.kernels.median import calibrated_median
-from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, combine_frames, matching_master
-from ztfzarr.masters.selection import MINIMUM, require_frames
+from ztfzarr.masters.frames import CLIP, Frames, combine_frames, matching_master
+from ztfzarr.masters.pocket import detrended_frames
+from ztfzarr.masters.selection import MINIMUM, night_of_frames, require_frames
 
 RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a common level leaves
 
@@ -47,14 +48,15 @@ def master_flat(
     method, clip, relative
         See :func:`~ztfzarr.masters.frames.combine_frames`.
     detrending : mapping, optional
-        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
     Returns
     -------
     Dataset
-        ``flat`` and ``variance`` (1) float32, ``count`` int16, each (filter, ccd, quadrant, y, x); ``led_level``
-        (led, ccd), DN: N_ccd(LED), the CCD-wide median of a LED's combined flat; ``level`` (filter, ccd): that of
-        the CCD against the others here, see :func:`relative_levels`. Lazy if the exposures are.
+        Labelled ``night``. ``flat`` and ``variance`` (1) float32, ``count`` int16, each (filter, ccd, quadrant, y,
+        x); ``led_level`` (led, ccd), DN: N_ccd(LED), the CCD-wide median of a LED's combined flat; ``level``
+        (filter, ccd): that of the CCD against the others here, see :func:`relative_levels`. Lazy if the exposures
+        are.
 
     Raises
     ------
@@ -84,7 +86,8 @@ def master_flat(
     led_level = xr.concat(
         [lamps[led]["led_level"] for led in leds], xr.DataArray(list(leds), dims="led", name="led")
     )
-    return _described(result.assign(led_level=led_level, level=_levels(led_level, leds)))
+    result = result.assign(led_level=led_level, level=_levels(led_level, leds))
+    return _described(result).assign_coords(night_of_frames(exposures))
 
 
 def _levels(led_level: xr.DataArray, leds: Mapping[int, str]) -> xr.DataArray:
@@ -136,7 +139,7 @@ def led_flat(
     """
     leds = ", ".join(map(str, sorted(set(exposures["led"].values.tolist()))))
     require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {leds}")
-    frames = calibrated_frames(exposures, **(detrending or {}))
+    frames = detrended_frames(exposures, **(detrending or {}))
     offset = matching_master(bias, frames.counts)
     levels = frame_medians(frames, offset)
     scale = levels.mean("time", skipna=True) / levels
@@ -247,7 +250,7 @@ def _plain_medians(image: NDArray[np.float32]) -> NDArray[np.float64]:
     quadrants, rows = image.shape[-3:-1]
     nothing = np.zeros((quadrants, rows), np.float32), np.zeros(quadrants, np.float32)
     level, coefficient = nothing
-    zero = np.zeros(image.shape[-3:], np.float32)
+    zero = np.broadcast_to(np.float32(0), image.shape[-3:])
     out = np.empty(image.shape[:-3])
     for ccd in np.ndindex(out.shape):
         out[ccd] = calibrated_median(np.ascontiguousarray(image[ccd]), level, coefficient, coefficient, zero)

@@ -11,8 +11,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.kernels.blocks import block_medians, spread
-from ztfzarr.masters.frames import calibrated_frames, matching_master
+from ztfzarr.masters.frames import matching_master
 from ztfzarr.masters.numbers import centre, flags, of_images, rejected
+from ztfzarr.masters.pocket import detrended_frames
 from ztfzarr.steps.linearity import linearize
 from ztfzarr.steps.overscan import subtract_overscan
 from ztfzarr.steps.units import require_units
@@ -88,7 +89,7 @@ def flat_frames(
     drift : float
         Largest change of a frame's level against its LED's.
     detrending : mapping, optional
-        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def flat_frames(
         the LED's, minus 1; ``colour``, level over the mean of the CCD's quadrants: what the LED lights otherwise
         than the filter's flat (1); ``flag`` (uint8). All float32, lazy if the exposures are.
     """
-    frames = calibrated_frames(exposures, **(detrending or {}))
+    frames = detrended_frames(exposures, **(detrending or {}))
     every = {"y": slice(None, None, stride), "x": slice(None, None, stride)}
     counts = subtract_overscan(frames.counts.isel(every), frames.level.isel(y=every["y"]))
     linear = linearize(counts, xr.Dataset({"a": frames.a, "b": frames.b}))

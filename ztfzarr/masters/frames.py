@@ -79,8 +79,9 @@ def calibrated_frames(exposures: xr.Dataset, **detrending: Any) -> Frames:
 def matching_master(master: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
     """Select the CCDs and quadrants of ``counts`` from a master, chunked alike; ValueError if one lacks."""
     labels = {d: counts[d].values for d in ("ccd", "quadrant") if d in master.dims and d in counts.coords}
+    others = {d: v for d, v in labels.items() if not np.array_equal(master[d].values, v)}  # a selection is a copy
     try:
-        matched = master.sel(labels).reset_coords(drop=True)
+        matched = master.sel(others).reset_coords(drop=True)
     except KeyError as error:
         raise ValueError(f"the master {master.name} lacks {error}: expected every CCD of the exposures") from None
     if counts.chunks:

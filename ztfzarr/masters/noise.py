@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from ztfzarr.geometry import LED_FILTERS
-from ztfzarr.masters.frames import CLIP, Frames, calibrated_frames, matching_master
+from ztfzarr.masters.frames import CLIP, Frames, matching_master
 from ztfzarr.masters.pairs import clipped_mean, pair_differences
+from ztfzarr.masters.pocket import detrended_frames
 from ztfzarr.masters.selection import SKIP, require_frames, settled
 from ztfzarr.steps.units import require_units
 
@@ -31,7 +32,7 @@ def read_noise(
     clip : float
         In sigma: of the pixels of a column, then of the variances of columns.
     detrending : mapping, optional
-        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
     Returns
     -------
@@ -52,9 +53,7 @@ def read_noise(
     _require_type(exposures, "bias")
     used = settled(exposures["time"], skip=skip)
     require_frames(exposures, used, 2, f"read noise after the first {skip} of each run")
-    return frames_read_noise(
-        calibrated_frames(in_time(exposures.isel(time=used)), **(detrending or {})), clip=clip
-    )
+    return frames_read_noise(detrended_frames(in_time(exposures.isel(time=used)), **(detrending or {})), clip=clip)
 
 
 def frames_read_noise(frames: Frames, *, clip: float = CLIP) -> xr.Dataset:
@@ -107,7 +106,7 @@ def gain(
     clip : float
         In sigma: of the pixels of a column, then of the columns.
     detrending : mapping, optional
-        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
     Returns
     -------
@@ -176,7 +175,7 @@ def _led_gain(
     if not used.any():
         raise ValueError(f"no flats of LED {led}: found {sorted(set(exposures['led'].values.tolist()))}")
     require_frames(exposures, used, 2, f"gain from flats of LED {led}")
-    frames = calibrated_frames(in_time(exposures.isel(time=used)), **detrending)
+    frames = detrended_frames(in_time(exposures.isel(time=used)), **detrending)
     return frames_gain(frames, matching_master(bias, frames.counts), noise, clip=clip)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ztfzarr.geometry import LINEARITY_EPOCHS
+from ztfzarr.geometry import LINEARITY_EPOCHS, POCKET_START
 from ztfzarr.masters.calibrate import calibrate, calibrated_variance
 from ztfzarr.masters.frames import matching_master
 from ztfzarr.masters.mask import SATURATION, SUSPECT, bad_pixels, science_mask
 from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
 from ztfzarr.steps.overscan import sound_level, subtract_overscan
+from ztfzarr.steps.pocket import correct_pocket, pocket_of, sound_level_with_pocket
 from ztfzarr.steps.units import bare
 
 
@@ -40,7 +41,7 @@ def science(
     saturation, suspect : float
         DN above the overscan, before the non-linearity.
     detrending : mapping, optional
-        Settings of the detrending steps, see :func:`~ztfzarr.masters.frames.calibrated_frames`.
+        Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
     Returns
     -------
@@ -60,10 +61,11 @@ def science(
 
     def calibrated(one: xr.Dataset, lamp: xr.Dataset) -> xr.Dataset:
         raw, level, counts = _detrended(one, **(detrending or {}))
-        found = lamp["bad"] if "bad" in lamp else bad_pixels(bias, lamp)
-        dark, light, response = (matching_master(v, raw) for v in (bias["bias"], lamp["flat"], lamp["level"]))
-        image = calibrate(counts, dark, light, response)
-        bad = matching_master(found, raw)
+        names = ["flat", "level"] + (["bad"] if "bad" in lamp else ["count"])
+        dark = _matching(bias[["bias"] if "bad" in lamp else ["bias", "count"]], raw)
+        light = _matching(lamp[names], raw)
+        image = calibrate(counts, dark["bias"], light["flat"], light["level"])
+        bad = light["bad"] if "bad" in light else bad_pixels(dark, light)
         mask = science_mask(raw, level, image, bad, saturation=saturation, suspect=suspect)
         return xr.Dataset({"science": image, "mask": mask})
 
@@ -106,26 +108,40 @@ def science_variance(
     def predicted(one: xr.Dataset, lamp: xr.Dataset) -> xr.Dataset:
         raw, _, counts = _detrended(one, **(detrending or {}))
         dark, light = (
-            v.map(matching_master, keep_attrs=True, counts=raw)
-            for v in (bias[["bias", "variance"]], lamp[["flat", "variance"]])
+            _matching(bias[["bias", "variance"]], raw),
+            _matching(lamp[["flat", "variance", "level"]], raw),
         )
         noise = [
             matching_master(one[name].mean("time", skipna=True) if given is None else given, raw[0])
             for name, given in (("gain", gain), ("read_noise", read_noise))
         ]
-        return calibrated_variance(counts, dark, light, matching_master(lamp["level"], raw), *noise).to_dataset()
+        return calibrated_variance(counts, dark, light, light["level"], *noise).to_dataset()
 
     return _by_filter(exposures, flat, predicted)["variance"]
 
 
+def _matching(masters: xr.Dataset, counts: xr.DataArray) -> xr.Dataset:
+    return masters.map(matching_master, keep_attrs=True, counts=counts)
+
+
 def _detrended(
-    exposures: xr.Dataset, *, epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS, **overscan: Any
+    exposures: xr.Dataset,
+    *,
+    epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS,
+    pocket: str = "off",
+    pocket_from: np.datetime64 = POCKET_START,
+    **overscan: Any,
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Return raw counts, their overscan level and the detrended counts."""
     raw = bare(exposures["raw"])
-    level = sound_level(exposures, **overscan)
     coefficients = matching(linearity_coefficients(exposures["time"], epochs=epochs), raw)
-    return raw, level, linearize(subtract_overscan(raw, level), coefficients)
+    parameters = pocket_of(exposures, pocket, pocket_from)
+    if not (parameters["cmax"] > 0).any():
+        level = sound_level(exposures, **overscan)
+        return raw, level, linearize(subtract_overscan(raw, level), coefficients)
+    raw = raw.chunk(x=-1) if raw.chunks else raw
+    level = sound_level_with_pocket(exposures, coefficients, parameters, **overscan)
+    return raw, level, correct_pocket(linearize(subtract_overscan(raw, level), coefficients), parameters)
 
 
 def _by_filter(

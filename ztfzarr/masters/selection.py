@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfzarr.geometry import night_of
+
 RUN_GAP: Final = np.timedelta64(600, "s")
 SKIP: Final = 10
 MINIMUM: Final = 3
@@ -38,6 +40,11 @@ def number_in_run(time: xr.DataArray) -> xr.DataArray:
 def settled(time: xr.DataArray, *, skip: int = SKIP) -> NDArray[np.bool_]:
     """Say which biases come after the first ``skip`` of their run, while the level still settles."""
     return np.asarray(number_in_run(time).values >= skip)
+
+
+def night_of_frames(exposures: xr.Dataset) -> dict[str, int]:
+    """Return the first night of some exposures, YYYYMMDD, as a coordinate of what is made of them."""
+    return {"night": int(night_of(exposures["time"].values).min())}
 
 
 def require_frames(exposures: xr.Dataset, used: NDArray[np.bool_], minimum: int, what: str) -> None:

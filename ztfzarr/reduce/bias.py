@@ -168,14 +168,18 @@ def _followed(
     late = settled(when, skip=skip)
 
     def of_quadrant(quadrant: int) -> xr.Dataset:
-        part = one.part(quadrant=[quadrant], y=rows)
-        part = dataclasses.replace(part, counts=part.counts.compute())
-        noise = _read_noise(part.at(late).part(y=slice(0, height)))
-        return noise.merge(_settling(part, when, late, skip))
+        band = one.at(late).part(quadrant=[quadrant], y=slice(0, height))
+        every = slice(None, None, SETTLING_STRIDE)
+        sample = one.part(quadrant=[quadrant], y=rows[every], x=every)
+        return _read_noise(_loaded(band)).merge(_settling(_loaded(sample), when, late, skip))
 
     quadrants = range(frames.counts.sizes["quadrant"])
     followed: xr.Dataset = xr.concat(in_threads(threads, of_quadrant, quadrants), "quadrant")
     return followed
+
+
+def _loaded(frames: Frames) -> Frames:
+    return dataclasses.replace(frames, counts=frames.counts.compute())
 
 
 def _read_noise(frames: Frames) -> xr.Dataset:
@@ -187,11 +191,9 @@ def _read_noise(frames: Frames) -> xr.Dataset:
 
 def _settling(frames: Frames, time: xr.DataArray, late: NDArray[np.bool_], skip: int) -> xr.Dataset:
     """Follow frames against the median of the settled ones: tables along ``number``, the mean of the runs."""
-    every = slice(None, None, SETTLING_STRIDE)
-    some = frames.part(y=every, x=every)
-    plain = some.counts - some.level
+    plain = frames.counts - frames.level
     bias = plain.isel(time=late if late.any() else slice(None)).mean("time").astype(np.float32)
-    found = frames_settling(some, time, bias, skip=skip)
+    found = frames_settling(frames, time, bias, skip=skip)
     number = found["number"].values
     tables = {}
     for name in ("level", "offset", "shape"):

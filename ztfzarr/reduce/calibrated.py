@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
 from ztfzarr.reduce.calibrator import Calibrator, Where
 from ztfzarr.store.cube import open_cube
+from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.versions import existing_version, find_version
@@ -21,28 +21,22 @@ from ztfzarr.store.versions import existing_version, find_version
 ABSENT: Final = {name: variable.fill for name, variable in PRODUCTS["science"].pixels.items()}
 
 
-class ScienceArray(BackendArray):
+class ScienceArray(LazyArray):
     """Science, mask or variance of the cube's exposures, computed when indexed; absent where there is no file."""
 
     def __init__(self, calibrator: Calibrator, name: str) -> None:
+        super().__init__(calibrator.cube["raw"].shape, PRODUCTS["science"].pixels[name].dtype)
         self.calibrator = calibrator
         self.name = name
-        self.shape = calibrator.cube["raw"].shape
-        self.dtype = np.dtype(PRODUCTS["science"].pixels[name].dtype)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._picked)  # type: ignore[no-any-return]
-
-    def _picked(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        time, ccd, *image = (np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True))
-        out = np.full([len(time), len(ccd), *map(len, image)], ABSENT[self.name], self.dtype)
-        for place in np.ndindex(out.shape[:2]) if out.size else ():
+    def read_into(self, values: NDArray[Any], picked: list[Indices]) -> None:
+        """Calibrate what a selection picks, exposure by exposure and CCD by CCD."""
+        values[...] = ABSENT[self.name]
+        time, ccd, *image = picked
+        for place in np.ndindex(values.shape[:2]):
             t, c = int(time[place[0]]), int(ccd[place[1]])
             if self.calibrator.present[t, c]:
-                out[place] = self.calibrator.pixels(t, c + 1, Where(*image), self.name)
-        kept = [n for n, k in zip(out.shape, key, strict=True) if not isinstance(k, int | np.integer)]
-        return out.reshape(kept)
+                values[place] = self.calibrator.pixels(t, c + 1, Where(*image), self.name)
 
 
 def open_science(

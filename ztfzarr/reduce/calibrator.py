@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize
 from ztfzarr.recipe import Recipe
-from ztfzarr.reduce.settings import epochs, overscan_settings
+from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
 from ztfzarr.steps.linearity import linearity_coefficients
 from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
+from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_of
 from ztfzarr.store.group import array_of
 from ztfzarr.store.products import FILTERS
 from ztfzarr.store.versions import Version
@@ -123,8 +124,15 @@ class Calibrator:
         settings = overscan_settings(self.recipe)
         profile = {name: settings.pop(name) for name in ("columns", "columns_of_ccd")}
         limits = {name: settings.pop(name) for name in ("highest", "step")}
-        strips = self.cube["overscan"].isel(time=time).sel(ccd=[ccd])
-        fit = overscan_level(overscan_profile(strips, **profile), **settings)
+        one = self.cube[["raw", "overscan"]].isel(time=[time]).sel(ccd=[ccd]).reset_coords(drop=True)
+        pocket = self._pocket(time)
+        if pocket is None:
+            fit = overscan_level(overscan_profile(one["overscan"], **profile), **settings)
+        else:
+            found = linearity_coefficients(self.cube["time"][[time]], epochs=epochs(self.recipe))
+            arrays = one["raw"], one["overscan"], found, pocket
+            fit = overscan_level_with_pocket(*arrays, fit=settings, **profile)
+        fit = fit.isel(time=0, drop=True)
         flag = overscan_flag(fit, **limits)
         return fit.assign(level=fit["level"].where(flag == 0), flag=flag).isel(ccd=0)
 
@@ -172,9 +180,14 @@ class Calibrator:
         dict of (quadrant, y, x)
         """
         ccd = choice.ccd - 1
-        raw = self.cube["raw"][time, ccd].isel(quadrant=where.quadrant, y=where.y, x=where.x).values
+        pocket = self._pocket(time)
+        columns: Any = where.x if pocket is None else slice(None)  # the pocket needs whole rows
+        raw = self.cube["raw"][time, ccd].isel(quadrant=where.quadrant, y=where.y, x=columns).values
         low, a, b = level[:, :, np.newaxis], *self._linearity(time, ccd, where)
         linear = linearize(raw - low, a, b)
+        if pocket is not None:
+            linear = _without_pocket(linear, choice.ccd, where, pocket)[:, :, where.x]
+            raw = raw[:, :, where.x]
         bias, flat, k = images["bias", "bias"], images["flat", "flat"], np.float32(choice.k)
         results: dict[str, NDArray[Any]] = {"science": calibrate(linear, bias, flat, k)}
         if "mask" in names:
@@ -185,6 +198,13 @@ class Calibrator:
             masters = bias, images["bias", "variance"], flat, images["flat", "variance"]
             results["variance"] = calibrated_variance(linear, *masters, k, *noise)
         return {name: results[name] for name in names}
+
+    def _pocket(self, time: int) -> xr.Dataset | None:
+        """Return the pockets of an exposure, None where they are not to be corrected."""
+        parameters = pocket_of(
+            self.cube[["time", "imgtype"]].isel(time=[time]), *pocket_settings(self.recipe).values()
+        )
+        return parameters if (parameters["cmax"] > 0).any() else None
 
     def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:
         found = linearity_coefficients(self.cube["time"][[time]], epochs=epochs(self.recipe))
@@ -207,3 +227,13 @@ class Calibrator:
         choice = self.choose(time, ccd)
         level = self.overscan(time, ccd)["level"].values[where.quadrant][:, where.y]
         return self.apply(time, choice, where, level, self.images(choice, (name,), where), (name,))[name]
+
+
+def _without_pocket(
+    linear: NDArray[np.float32], ccd: int, where: Where, pocket: xr.Dataset
+) -> NDArray[np.float32]:
+    """Give deferred charge back to whole rows (quadrant, y, x)."""
+    labels = {"time": pocket["time"].values, "ccd": [ccd], "quadrant": where.quadrant + 1}
+    counts = xr.DataArray(linear[np.newaxis, np.newaxis], labels, ("time", "ccd", "quadrant", "y", "x"))
+    corrected = correct_pocket(counts.assign_attrs(units="DN"), pocket)
+    return np.asarray(corrected.values[0, 0])

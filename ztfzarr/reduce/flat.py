@@ -34,11 +34,11 @@ Tables = dict[str, Any]
 
 @dataclass(frozen=True)
 class Dark:
-    """The master bias of flats: row along ``night``, the night, image and count, and the read noise, DN."""
+    """The master bias of flats: its night, image (DN), bad pixels, and the read noise (DN)."""
 
-    row: int
     night: int
-    image: xr.Dataset
+    image: xr.DataArray
+    bad: xr.DataArray
     noise: xr.DataArray
 
 
@@ -74,13 +74,12 @@ def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> 
         raise ValueError(f"no flats of LED {named}: name them in flat.without_leds to do without")
     dark = _dark(version, bias, exposures, inputs)
     common = _lamp_tables()
-    of_bias = bad_in_bias(dark.image, hot=_limits(version)["hot"], noisy=_limits(version)["noisy"])
     gains: dict[int, xr.Dataset] = {}
     entries = []
     for name in sorted(set(leds.values())):
         members = [led for led, filter_name in leds.items() if filter_name == name]
         images = _filter_flat(version, exposures, members, dark, (common, gains), threads)
-        images["bad"] = _bad(version, images, of_bias, inputs.ccd, threads)
+        images["bad"] = _bad(version, images, dark.bad, inputs.ccd, threads)
         place = inputs.row, FILTERS.index(name), inputs.ccd - 1
         create_entry(version, place, encoded_image(version, images, threads))
         used = exposures.isel(time=np.isin(exposures["led"].values, members))
@@ -99,10 +98,12 @@ def _dark(version: Version, bias: Version, exposures: xr.Dataset, inputs: Inputs
         raise ValueError(f"no {bias.group} of CCD {inputs.ccd} within {validity} days, of the same epoch")
     place = chosen[0], inputs.ccd - 1
     image = read_master(bias, place, ("bias", "count"), inputs.ccd)
+    limits = _limits(version)
+    bad = bad_in_bias(image, hot=limits["hot"], noisy=limits["noisy"])
     header = (exposures["read_noise"] / exposures["gain"]).mean("time", skipna=True)
     measured = np.asarray(array_of(bias.open(), "read_noise")[place])
     noise = header.copy(data=np.where(np.isfinite(measured), measured, header.values[0])[np.newaxis])
-    return Dark(chosen[0], int(shelf.night[chosen[0]]), image, noise.assign_attrs(units="DN"))
+    return Dark(int(shelf.night[chosen[0]]), image["bias"], bad, noise.assign_attrs(units="DN"))
 
 
 def _lamp_tables() -> Tables:
@@ -122,7 +123,7 @@ def _filter_flat(
     """Add up the LEDs of a filter: ``flat``, ``variance``, ``count``; note what they show in ``found``."""
     tables, gains = found
     shares = led_shares(leds, led_weights(version.recipe))
-    shape = dark.image["bias"].shape[1:]
+    shape = dark.image.shape[1:]
     images: dict[str, NDArray[Any]] = {
         "flat": np.zeros(shape, np.float32),
         "variance": np.zeros(shape, np.float32),
@@ -130,7 +131,7 @@ def _filter_flat(
     }
     for led in leds:
         frames = exposures.isel(time=exposures["led"].values == led)
-        lamp = combine_lamp(version, frames, dark.image["bias"], dark.noise, threads)
+        lamp = combine_lamp(version, frames, dark.image, dark.noise, threads)
         _add(images, lamp, shares[led], threads)
         i = LEDS.index(led)
         tables["led_level"][i] = lamp.level

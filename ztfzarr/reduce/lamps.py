@@ -11,11 +11,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.masters.flat import ccd_median, frame_medians
-from ztfzarr.masters.frames import Frames, calibrated_frames, matching_master
+from ztfzarr.masters.frames import Frames, matching_master
 from ztfzarr.masters.noise import frames_gain
+from ztfzarr.masters.pocket import detrended_frames
 from ztfzarr.masters.selection import require_frames
 from ztfzarr.reduce.parts import Part, combined_part, in_threads, parts_of
-from ztfzarr.reduce.settings import detrending_settings, led_settings
+from ztfzarr.reduce.settings import detrending_settings, led_settings, pocket_settings
+from ztfzarr.steps.units import bare
 from ztfzarr.store.shard import shard_format
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.versions import Version
@@ -68,16 +70,13 @@ def combine_lamp(
     led = int(exposures["led"].values[0])
     minimum = version.recipe["flat"]["minimum"]
     require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {led}")
-    frames = calibrated_frames(exposures, **detrending_settings(version.recipe))
+    frames = _frames(version, exposures)
     if frames.counts.size <= HELD:
         frames = dataclasses.replace(frames, counts=frames.counts.compute())
     offset = matching_master(bias, frames.counts)
-    medians = xr.concat(
-        in_threads(
-            threads, lambda i: frame_medians(frames.part(time=[i]), offset), range(exposures.sizes["time"])
-        ),
-        "time",
-    )
+    each = range(exposures.sizes["time"])
+    levels = in_threads(threads, lambda i: frame_medians(frames.part(time=[i]), offset).compute(), each)
+    medians = xr.concat(levels, "time")
     scale = medians.mean("time", skipna=True) / medians
     mean, variance, count = _combined(version, frames, offset, scale, threads)
     labels = {"ccd": frames.counts["ccd"], "quadrant": frames.counts["quadrant"]}
@@ -91,6 +90,19 @@ def combine_lamp(
         np.nanmedian(mean[:, ::STRIDE, ::STRIDE], axis=(1, 2)),
         _gain(version, frames, offset, noise, threads),
     )
+
+
+def _frames(version: Version, exposures: xr.Dataset) -> Frames:
+    """Attach what detrends the exposures; where the pocket is corrected, band by band of whole rows."""
+    settings = detrending_settings(version.recipe) | pocket_settings(version.recipe)
+    if settings["pocket"] == "off":
+        return detrended_frames(exposures, **settings)
+    height = shard_format(arrays_of(version.document)["flat"]).chunk[-2]
+    tables = exposures.drop_vars(("raw", "overscan")).load()
+    pixels = exposures[["raw", "overscan"]].chunk({"time": 1, "quadrant": 1, "y": height})
+    frames = detrended_frames(tables.assign({name: bare(pixels[name]) for name in pixels.data_vars}), **settings)
+    small = {name: getattr(frames, name).compute() for name in ("level", "a", "b", "gain", "read_noise")}
+    return dataclasses.replace(frames, **small)
 
 
 def _combined(

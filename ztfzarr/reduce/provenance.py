@@ -30,3 +30,8 @@ def _written(version: Version, record: Mapping[str, Any]) -> str:
     software = version.document["attributes"]["software"]["ztfzarr"]
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return json.dumps({**record, "software": software, "made": made})
+
+
+def published_provenance(version: Version) -> str:
+    """Write down that an entry was computed elsewhere and published."""
+    return _written(version, {"published": True})

@@ -26,8 +26,13 @@ def epochs(recipe: Recipe) -> dict[str, np.datetime64]:
 
 
 def detrending_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of all the detrending steps."""
+    """Return the settings of the detrending steps that biases go through too."""
     return overscan_settings(recipe) | {"epochs": epochs(recipe)}
+
+
+def pocket_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of the pocket step."""
+    return {"pocket": recipe["pocket"]["correct"], "pocket_from": np.datetime64(recipe["pocket"]["from"], "us")}
 
 
 def borders(recipe: Recipe, kind: str) -> list[np.datetime64]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import differences
+from ztfzarr.store.check_products import entry_name, labels_of
 from ztfzarr.store.lock import lock
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.register import array_of
@@ -69,10 +70,12 @@ def _differences(one: Version, other: Version) -> Iterator[Difference]:
     groups = [version.open() for version in (one, other)]
     rows = min(made(one).shape[0], made(other).shape[0])
     both = made(one)[:rows] & made(other)[:rows]
+    labels = labels_of(one)
     for place in map(tuple, np.argwhere(both).tolist()):
         images = [np.asarray(array_of(group, one.kind)[place], np.float64) for group in groups]
         for quadrant in range(images[0].shape[0]):
-            yield _difference(_name(one, place), quadrant + 1, images[1][quadrant] - images[0][quadrant])
+            name = entry_name(one, place, labels)
+            yield _difference(name, quadrant + 1, images[1][quadrant] - images[0][quadrant])
 
 
 def _difference(entry: str, quadrant: int, image: Any) -> Difference:
@@ -82,16 +85,6 @@ def _difference(entry: str, quadrant: int, image: Any) -> Difference:
     median = float(np.median(values))
     sigma = float(MAD_TO_SIGMA * np.median(np.abs(values - median)))
     return Difference(entry, quadrant, median, sigma, float(np.abs(values).max()), float(np.mean(values == 0)))
-
-
-def _name(version: Version, place: tuple[int, ...]) -> str:
-    """Name an entry by its labels, as in ``20200801 zg CCD 3``."""
-    group = version.open()
-    parts = []
-    for dimension, index in zip(version.product.entry, place, strict=True):
-        label = np.asarray(array_of(group, "exposure" if dimension == "time" else dimension)[index])[()]
-        parts.append(f"CCD {int(label)}" if dimension == "ccd" else str(label))
-    return " ".join(parts)
 
 
 def drop(store: StoreLike, kind: str, name: str) -> int:

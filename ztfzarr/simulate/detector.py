@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr import tables
-from ztfzarr.geometry import CCDS, FULL_OVERSCAN, QUADRANTS, linearity_epoch
+from ztfzarr.geometry import CCDS, FULL_OVERSCAN, POCKET_START, QUADRANTS, linearity_epoch
+from ztfzarr.kernels.pocket import Pocket
 from ztfzarr.simulate import readout, scene
 from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
 from ztfzarr.simulate.conditions import Conditions, conditions
@@ -36,13 +37,16 @@ class _Channel:
     now: Conditions
     ccd: int
     quadrant: int
+    pocket: bool = False
 
     @property
     def at(self) -> tuple[int, int]:
         return self.camera.at(self.ccd, self.quadrant)
 
 
-def raw_ccd(camera: Camera, exposure: Exposure, ccd: int, *, sky: Image | None = None) -> RawCcd:
+def raw_ccd(
+    camera: Camera, exposure: Exposure, ccd: int, *, sky: Image | None = None, pocket: bool = False
+) -> RawCcd:
     """Expose and read one CCD.
 
     Parameters
@@ -55,6 +59,9 @@ def raw_ccd(camera: Camera, exposure: Exposure, ccd: int, *, sky: Image | None =
         1-16.
     sky : (y, x) float32, DN, optional
         An image of the sky to expose instead of made stars; any size.
+    pocket : bool
+        Read through the pockets of the tables, from their first day on; else only the last pixels of each row
+        trail, by the camera's ``trail``, into the overscan.
 
     Returns
     -------
@@ -65,7 +72,7 @@ def raw_ccd(camera: Camera, exposure: Exposure, ccd: int, *, sky: Image | None =
     now = conditions(camera, exposure, ccd)
     pairs = []
     for quadrant in QUADRANTS:
-        channel = _Channel(camera, exposure, now, ccd, quadrant)
+        channel = _Channel(camera, exposure, now, ccd, quadrant, pocket)
         pairs.append(_read(channel, _charge(channel, _light(channel, sky), rng), rng))
     images, overscans = zip(*pairs, strict=True)
     return RawCcd(np.stack(images), np.stack(overscans))
@@ -113,7 +120,7 @@ def _made_sky(channel: _Channel) -> Image:
 def _real_sky(channel: _Channel, image: Image) -> Image:
     """Cut a window for the quadrant, the same for each exposure of a field but for the pointing error."""
     seed, field, now = channel.camera.seed, channel.exposure.field, channel.now
-    row, column = stream(seed, "window", field, channel.ccd, channel.quadrant).integers(0, image.shape)
+    row, column = scene.sky_window(seed, field, channel.ccd, channel.quadrant, (image.shape[0], image.shape[1]))
     corner = (row - round(now.shift_y), column - round(now.shift_x))
     return np.maximum(scene.cut_sky(image, corner, channel.camera.shape), 0)
 
@@ -136,15 +143,29 @@ def _read(channel: _Channel, charge: Image, rng: np.random.Generator) -> tuple[I
     """Read a quadrant and its overscan: DN as the camera writes them."""
     camera, at, quadrant = channel.camera, channel.at, channel.quadrant
     level = _row_level(channel)
-    image = readout.measured(charge, *_linearity(channel))
+    held, trail = _deferred(channel, charge)
+    image = readout.measured(held, *_linearity(channel))
     image += camera.bias_structure[at]
     image += level
     if channel.exposure.kind == "b":
         unsettled = channel.now.unsettled_shape * camera.settling_shape[at]
         image += readout.settling_shape(unsettled, camera.shape, quadrant)
-    trail = readout.deferred_charge(charge, camera.trail[at], camera.trail_length[at], FULL_OVERSCAN, quadrant)
     noise = float(camera.read_noise[at])
     return readout.digitise(image, noise, rng), readout.digitise(level + trail, noise, rng)
+
+
+def _deferred(channel: _Channel, charge: Image) -> tuple[Image, Image]:
+    """Return the charge that leaves the serial register, of the image and of the overscan."""
+    camera, at, quadrant = channel.camera, channel.at, channel.quadrant
+    if channel.pocket and channel.exposure.shutter_open >= POCKET_START:
+        return readout.pocket_effect(charge, _pocket(channel), FULL_OVERSCAN, quadrant)
+    length = camera.trail_length[at]
+    return charge, readout.deferred_charge(charge, camera.trail[at], length, FULL_OVERSCAN, quadrant)
+
+
+def _pocket(channel: _Channel) -> Pocket:
+    of_name, at = tables.pocket(), (CCDS.index(channel.ccd), channel.quadrant - 1)
+    return Pocket(*(float(of_name[name][at]) for name in Pocket._fields))
 
 
 def _row_level(channel: _Channel) -> Image:

@@ -31,6 +31,7 @@ class _Task:
     shape: tuple[int, int]
     seed: int
     sky: str | None
+    pocket: bool
 
 
 def simulate_night(
@@ -43,6 +44,7 @@ def simulate_night(
     flats: int = 5,
     science: int = 6,
     sky: str | os.PathLike[str] | None = None,
+    pocket: bool = False,
     seed: int = 1,
     workers: int = 1,
     progress: Progress | None = None,
@@ -64,6 +66,8 @@ def simulate_night(
         Bias frames; flats of each of the 11 LEDs; exposures of the sky, spread over zg, zr and zi.
     sky : path, optional
         FITS image of the real sky (DN) to expose, cut or repeated to the shape; its own noise stays in it.
+    pocket : bool
+        Read through the pockets of the serial registers; see :func:`~ztfzarr.simulate.detector.raw_ccd`.
     seed : int
         Of everything random.
     workers : int
@@ -86,13 +90,12 @@ def simulate_night(
         raise ValueError(f"workers = {workers}: expected 1 or more")
     exposures = schedule(night, bias=bias, flats=flats, science=science, seed=seed)
     image = None if sky is None else os.fspath(sky)
-    if image is not None:
-        read_sky(image)
+    pixels = None if image is None else read_sky(image)
     top, shape = Path(directory), (shape[0], shape[1])
     # CCD by CCD, so that a process makes each camera once.
-    tasks = [_Task(top, e, ccd, shape, seed, image) for ccd in ccds for e in exposures]
+    tasks = [_Task(top, e, ccd, shape, seed, image, pocket) for ccd in ccds for e in exposures]
     paths = _write_all(tasks, workers, progress)
-    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures)
+    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels)
     return sorted(paths)
 
 
@@ -128,7 +131,7 @@ def _write(task: _Task) -> Path:
     """Expose, read and write one file."""
     made = _camera(task.ccd, task.shape, task.seed)
     image = None if task.sky is None else read_sky(task.sky)
-    raw = raw_ccd(made, task.exposure, task.ccd, sky=image)
+    raw = raw_ccd(made, task.exposure, task.ccd, sky=image, pocket=task.pocket)
     path = raw_path(task.directory, task.exposure, task.ccd)
     write_atomically(path, file_bytes(made, task.exposure, task.ccd, raw))
     return path

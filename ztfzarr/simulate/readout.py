@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr.geometry import in_read_order
+from ztfzarr.kernels.pocket import Pocket, deferred
 
 GLOW_LENGTH: Final = 100.0  # columns over which the side glow falls by e: 5 % after 300
 GAUSSIAN: Final = 50.0  # electrons from which Poisson noise is drawn as Gaussian
@@ -167,6 +168,29 @@ def deferred_charge(charge: Image, fraction: float, length: float, columns: int,
     last = in_read_order(charge, quadrant)[:, -LAST_COLUMNS:].mean(axis=1)
     decay = fraction * np.exp(-np.arange(columns) / length)
     return in_read_order(np.outer(last, decay).astype(np.float32), quadrant)
+
+
+def pocket_effect(charge: Image, pocket: Pocket, columns: int, quadrant: int) -> tuple[Image, Image]:
+    """Read a quadrant through the pocket of its serial register.
+
+    Parameters
+    ----------
+    charge : (y, x) float32, DN
+        Of the quadrant.
+    pocket : Pocket
+        Of the quadrant.
+    columns, quadrant : int
+        Overscan columns; 1-4.
+
+    Returns
+    -------
+    image : (y, x) float32, DN
+        What is left of each pixel and what came into it from those before.
+    trail : (y, columns) float32, DN
+        What comes out of the pocket in the overscan.
+    """
+    image, trail = deferred(in_read_order(charge, quadrant), columns, pocket)
+    return in_read_order(image, quadrant), in_read_order(trail, quadrant)
 
 
 def digitise(level: Image, read_noise: float, rng: np.random.Generator) -> Image:

@@ -101,10 +101,13 @@ def read_sky(path: str | Path) -> NDArray[np.float32]:
     Raises
     ------
     ValueError
-        If the file has no two-dimensional image.
+        If the file is no FITS file with a two-dimensional image.
     """
-    with fits.open(path) as hdus:
-        image = next((np.array(hdu.data, np.float32) for hdu in hdus if _is_image(hdu)), None)
+    try:
+        with fits.open(path) as hdus:
+            image = next((np.array(hdu.data, np.float32) for hdu in hdus if _is_image(hdu)), None)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as FITS ({str(error).splitlines()[0]})") from None
     if image is None or not np.isfinite(image).any():
         raise ValueError(f"{path}: no pixels; expected a FITS file with a two-dimensional image")
     return np.where(np.isfinite(image), image, np.nanmedian(image))
@@ -112,6 +115,27 @@ def read_sky(path: str | Path) -> NDArray[np.float32]:
 
 def _is_image(hdu: fits.hdu.base.ExtensionHDU) -> bool:
     return bool(hdu.is_image) and hdu.header["NAXIS"] == 2
+
+
+def sky_window(seed: int, field: int, ccd: int, quadrant: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Choose what a quadrant sees of an image of the sky, another part for each.
+
+    Parameters
+    ----------
+    seed : int
+        Of the sky.
+    field, ccd, quadrant : int
+        Where.
+    shape : (int, int)
+        Rows, columns of the image.
+
+    Returns
+    -------
+    (int, int)
+        Row and column of the image that fall on the first stored pixel, at perfect pointing.
+    """
+    row, column = stream(seed, "window", field, ccd, quadrant).integers(0, shape)
+    return int(row), int(column)
 
 
 def cut_sky(image: NDArray[np.float32], corner: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:

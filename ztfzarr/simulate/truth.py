@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
 from ztfzarr.geometry import FILTER_IDS, QUADRANTS
@@ -18,11 +19,11 @@ from ztfzarr.simulate.camera import camera as make_camera
 from ztfzarr.simulate.conditions import Conditions, conditions
 from ztfzarr.simulate.focal_plane import TERMS, coordinates
 from ztfzarr.simulate.quantities import quantities
-from ztfzarr.simulate.scene import Stars, stars
+from ztfzarr.simulate.scene import Stars, sky_window, stars
 from ztfzarr.simulate.schedule import Exposure
 
 
-def truth(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
+def truth(camera: Camera, exposures: Sequence[Exposure], *, sky: NDArray[np.float32] | None = None) -> xr.Dataset:
     """Collect everything the model draws for a camera and a night.
 
     Parameters
@@ -31,13 +32,19 @@ def truth(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
         Of the CCDs wanted.
     exposures : sequence of Exposure
         The night.
+    sky : (y, x) float32, DN, optional
+        The image of the sky that was exposed instead of made stars.
 
     Returns
     -------
     Dataset
-        Maps and numbers of each quadrant, values of each exposure, stars of each field; with units.
+        Maps and numbers of each quadrant, values of each exposure; of each field the stars, or where in the
+        image of the sky a quadrant looks; with units.
     """
-    parts = [_of_camera(camera), _of_focal_plane(camera), _of_stars(camera, exposures)]
+    fields = sorted({e.field for e in exposures} - {0})
+    parts = [_of_camera(camera), _of_focal_plane(camera)]
+    if fields:
+        parts.append(_of_stars(camera, fields) if sky is None else _of_windows(camera, fields, sky))
     if exposures:
         parts.append(_of_exposures(camera, exposures))
     attrs = {"title": "truth of a simulated night of ZTF", "seed": camera.seed}
@@ -45,7 +52,13 @@ def truth(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
 
 
 def write_truth(
-    path: Path, ccds: Sequence[int], shape: tuple[int, int], seed: int, exposures: Sequence[Exposure]
+    path: Path,
+    ccds: Sequence[int],
+    shape: tuple[int, int],
+    seed: int,
+    exposures: Sequence[Exposure],
+    *,
+    sky: NDArray[np.float32] | None = None,
 ) -> None:
     """Write the truth of a night, CCD after CCD: memory holds the maps of one.
 
@@ -57,9 +70,11 @@ def write_truth(
         Of the camera.
     exposures : sequence of Exposure
         The night.
+    sky : (y, x) float32, DN, optional
+        See :func:`truth`.
     """
     for i, ccd in enumerate(ccds):
-        one = truth(make_camera([ccd], shape, seed), exposures)
+        one = truth(make_camera([ccd], shape, seed), exposures, sky=sky)
         if i == 0:
             one.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
         else:
@@ -111,10 +126,22 @@ def _stack(table: list[list[Conditions]], name: str) -> np.ndarray[Any, Any]:
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
-def _of_stars(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
-    fields = sorted({e.field for e in exposures} - {0})
-    if not fields:
-        return xr.Dataset()
+def _of_windows(camera: Camera, fields: list[int], sky: NDArray[np.float32]) -> xr.Dataset:
+    shape = sky.shape[0], sky.shape[1]
+    corner = np.array(
+        [[[sky_window(camera.seed, f, int(c), q, shape) for q in QUADRANTS] for c in camera.ccd] for f in fields]
+    )
+    dims = ("field", "ccd", "quadrant")
+    row, column = (
+        {"units": "pixel", "long_name": f"{axis} of the sky's image on stored pixel (0, 0), at perfect pointing"}
+        for axis in ("row", "column")
+    )
+    return xr.Dataset(
+        {"sky_row": (dims, corner[..., 0], row), "sky_column": (dims, corner[..., 1], column)}, {"field": fields}
+    )
+
+
+def _of_stars(camera: Camera, fields: list[int]) -> xr.Dataset:
     dims, pixel = ("field", "ccd", "quadrant", "star"), {"units": "pixel", "long_name": "stored, 0-based"}
     x, y, flux = (_star_table(camera, fields, name) for name in ("x", "y", "flux"))
     light = {"units": "DN", "long_name": "total flux before illumination and response"}

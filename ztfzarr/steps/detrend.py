@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 import xarray as xr
 
+from ztfzarr.geometry import POCKET_START
 from ztfzarr.steps.linearity import linearity_coefficients, linearize
 from ztfzarr.steps.overscan import sound_level, subtract_overscan
+from ztfzarr.steps.pocket import correct_pocket, pocket_of, sound_level_with_pocket
 
 Step = Callable[[xr.DataArray, xr.Dataset], xr.DataArray]
 
@@ -26,11 +29,37 @@ def linear(counts: xr.DataArray, exposures: xr.Dataset) -> xr.DataArray:
     return linearize(counts, linearity_coefficients(exposures["time"]))
 
 
+def without_overscan_and_trail(
+    counts: xr.DataArray,
+    exposures: xr.Dataset,
+    *,
+    setting: str = "auto",
+    first_day: np.datetime64 = POCKET_START,
+) -> xr.DataArray:
+    """Subtract from ``counts``, as read, the level of overscans freed of the charge that trails into them."""
+    coefficients = linearity_coefficients(exposures["time"])
+    level = sound_level_with_pocket(exposures, coefficients, pocket_of(exposures, setting, first_day))
+    return subtract_overscan(counts, level)
+
+
+def without_pocket(
+    counts: xr.DataArray,
+    exposures: xr.Dataset,
+    *,
+    setting: str = "auto",
+    first_day: np.datetime64 = POCKET_START,
+) -> xr.DataArray:
+    """Give deferred charge back, where ``setting`` says and never in bias frames."""
+    rows = counts.copy(data=counts.variable.chunk(x=-1).data) if counts.chunks else counts
+    return correct_pocket(rows, pocket_of(exposures, setting, first_day))
+
+
 DETREND: Final[tuple[Step, ...]] = (without_overscan, linear)
+POCKET_DETREND: Final[tuple[Step, ...]] = (without_overscan_and_trail, linear, without_pocket)
 
 
 def detrend(exposures: xr.Dataset, *, steps: tuple[Step, ...] = DETREND) -> xr.DataArray:
-    """Detrend raw exposures: overscan, then non-linearity.
+    """Detrend raw exposures: overscan, then non-linearity; with ``steps=POCKET_DETREND`` then the pocket effect.
 
     Parameters
     ----------

@@ -88,10 +88,12 @@ def linearize(counts: xr.DataArray, coefficients: xr.Dataset) -> xr.DataArray:
     return result.transpose(*counts.dims).assign_attrs(units="DN", long_name="linear counts")
 
 
-def matching(coefficients: xr.Dataset, counts: xr.DataArray | xr.Dataset) -> xr.Dataset:
+def matching(
+    coefficients: xr.Dataset, counts: xr.DataArray | xr.Dataset, what: str = "non-linearity coefficients"
+) -> xr.Dataset:
     """Select the coefficients of the CCDs and quadrants of ``counts``; ValueError if any is missing."""
     labels = {d: counts[d].values for d in ("ccd", "quadrant") if d in counts.coords and d in coefficients.dims}
     try:
         return coefficients.sel(labels).reset_coords(drop=True)
     except KeyError as error:
-        raise ValueError(f"no non-linearity coefficients for {error}: expected those of every quadrant") from None
+        raise ValueError(f"no {what} for {error}: expected those of every quadrant") from None

@@ -1,4 +1,4 @@
-"""Refuse what is in other units."""
+"""Refuse what is in other units or has no labels."""
 
 from __future__ import annotations
 

@@ -39,18 +39,23 @@ def metadata_faults(objects: Objects) -> list[str]:
     """Check the metadata of the raw group, and that the store's root has no consolidated metadata."""
     document = existing_document(objects)
     found = [f"{GROUP}/zarr.json: {line}" for line in faults(document, GROUP)]
-    for name, array in arrays_of(document).items():
-        own = _parsed(objects, f"{GROUP}/{name}/zarr.json")
-        if own is None:
-            found.append(f"{GROUP}/{name}/zarr.json: missing or damaged")
-        elif not _same_array(own, array):
-            found.append(f"{GROUP}/{name}/zarr.json: differs from the group's consolidated metadata")
+    found += document_faults(objects, GROUP, document)
     root = _parsed(objects, "zarr.json")
     if root is None:
         found.append("zarr.json: missing or damaged")
     elif root.get("consolidated_metadata") is not None:
         found.append("zarr.json: the root holds consolidated metadata, which hides later nights from readers")
     return found
+
+
+def document_faults(objects: Objects, group: str, document: dict[str, Any]) -> Iterator[str]:
+    """Compare the ``zarr.json`` of each array of a group with the group's consolidated metadata."""
+    for name, array in arrays_of(document).items():
+        own = _parsed(objects, f"{group}/{name}/zarr.json")
+        if own is None:
+            yield f"{group}/{name}/zarr.json: missing or damaged"
+        elif not _same_array(own, array):
+            yield f"{group}/{name}/zarr.json: differs from the group's consolidated metadata"
 
 
 def _parsed(objects: Objects, key: str) -> dict[str, Any] | None:
@@ -189,16 +194,15 @@ def _object_faults(objects: Objects, key: str, name: str, form: ShardFormat, fil
         yield f"{GROUP}/{name}: {file}: index of {key} is damaged"
         return
     for position in bad:
-        yield f"{GROUP}/{name}: {file}{_pixels(name, form, position)}: checksum does not hold in {key}"
+        hit = pixels_of(form, position[-3:]) if name in ("raw", "overscan") else ""
+        yield f"{GROUP}/{name}: {file}{hit}: checksum does not hold in {key}"
 
 
-def _pixels(name: str, form: ShardFormat, position: tuple[int, ...]) -> str:
-    """Say which quadrant, rows and columns a chunk holds."""
-    if name not in ("raw", "overscan"):
-        return ""
-    (y, x), (ny, nx) = position[3:], form.chunk[3:]
+def pixels_of(form: ShardFormat, position: tuple[int, ...]) -> str:
+    """Say which quadrant, rows and columns a chunk holds, by its position along these."""
+    (quadrant, y, x), (ny, nx) = position, form.chunk[-2:]
     columns = f"columns {x * nx}-{(x + 1) * nx - 1}"
-    return f", quadrant {position[2] + 1}, rows {y * ny}-{(y + 1) * ny - 1}, {columns}"
+    return f", quadrant {quadrant + 1}, rows {y * ny}-{(y + 1) * ny - 1}, {columns}"
 
 
 def _header_faults(header: Any, file: PresentFile) -> Iterator[str]:

@@ -210,16 +210,18 @@ def copy_object(source: tuple[Objects, str, dict[str, Any]], dest: tuple[Objects
     if bad_chunks(form, data) != []:
         raise StoreError(f"{key} is damaged in the source: repair it first")
     if form != target:
-        data = _encoded_anew(form, target, data, metadata)
+        data = _encoded_anew(form, target, data, metadata, key)
     if not dest[0].create(dest[1], data) and not same_content(target, data, dest[0].get(dest[1])):
         raise StoreError(f"{dest[1]} is in the destination with other content: delete it, or finish what left it")
     return len(data)
 
 
-def _encoded_anew(form: ShardFormat, target: ShardFormat, data: bytes, metadata: dict[str, Any]) -> bytes:
+def _encoded_anew(
+    form: ShardFormat, target: ShardFormat, data: bytes, metadata: dict[str, Any], key: str
+) -> bytes:
     """Encode the values of a shard as another array of the same shape wants them."""
     lengths = [min(n, s, t) for n, s, t in zip(metadata["shape"], form.shard, target.shard, strict=True)]
-    values = decode_shard(form, data)[tuple(slice(n) for n in lengths)]
+    values = decode_shard(form, data, key)[tuple(slice(n) for n in lengths)]
     return encode_shard(target, values, np.array(metadata["fill_value"], values.dtype).item())
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +13,14 @@ from typing import Any, Final
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
-from xarray.core import indexing
 from zarr.storage import StorePath
 
 from ztfzarr.errors import StoreError
 from ztfzarr.kernels.dither import RANDOM, decode_rows
+from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
+from ztfzarr.store.scales import FILES_HELD, Scales, held_scales
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
 from ztfzarr.store.threads import in_flight, windowed
 
@@ -31,9 +29,6 @@ FETCHERS: Final = 128
 FILES_AHEAD: Final = 64
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
-FILES_HELD: Final = 512  # whose scales are kept, 0.4 MB each at full size: a CCD's night, or a month of its biases
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -68,41 +63,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Scales:
-    """What turns the integers of a file into DN: ``zdither`` (image), ``zscale`` and ``zzero`` (image, y)."""
-
-    zdither: NDArray[np.int16]
-    zscale: NDArray[np.float64]
-    zzero: NDArray[np.float64]
-
-
-class HeldScales:
-    """Scales of the files last read, by opening, row and CCD: blocks of one file share them.
-
-    Only of files that are present, which stay as they are.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: OrderedDict[tuple[str, int, int], Scales] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, int, int]) -> Scales | None:
-        """Return what is held of a file, None if nothing is."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
-
-    def hold(self, key: tuple[str, int, int], scales: Scales) -> None:
-        """Hold a file's scales, and let those go that were used longest ago."""
-        with self._lock:
-            self._held[key] = scales
-            while len(self._held) > self._limit:
-                self._held.popitem(last=False)
-
-
-@dataclass(frozen=True)
 class Tile:
     """An encoded chunk and where its pixels go.
 
@@ -120,7 +80,7 @@ class Tile:
     key: str
 
 
-class DecodedArray(BackendArray):
+class DecodedArray(LazyArray):
     """``raw`` or ``overscan`` of the raw group in float32 DN, NaN where a file is absent.
 
     Parameters
@@ -136,8 +96,7 @@ class DecodedArray(BackendArray):
     exposures : int
         Length along time: that which the reader has seen, for the cube may grow meanwhile.
     opening : str
-        Name of this opening of the store, unlike any other's. Dask names its arrays by the state of this object:
-        a result that a cluster keeps must not stand for the same selection of a cube that has grown since.
+        Of this store, see :class:`LazyArray`.
     """
 
     def __init__(
@@ -149,33 +108,18 @@ class DecodedArray(BackendArray):
         exposures: int,
         opening: str,
     ) -> None:
+        super().__init__((exposures, *arrays[name]["shape"][1:]), np.float32, opening)
         self.objects = objects
-        self.opening = opening
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
         self.tables = {n: arrays[n] for n in ("present", "zdither")}
-        self.shape = (exposures, *arrays[name]["shape"][1:])
-        self.dtype = np.dtype(np.float32)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[np.float32]:
-        if not isinstance(key, indexing.VectorizedIndexer):
-            return self._picked(key.tuple)  # xarray's adapter copies to reverse, and fails on slice(5, 5, -1)
-        support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, self._picked)  # type: ignore[no-any-return]
-
-    def _picked(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
-        """Decode an outer selection: a slice, an integer or integers in any order for each dimension."""
-        picked = [_indices(k, n) for n, k in zip(self.shape, key, strict=True)]
-        values = np.empty([p.size for p in picked], np.float32)
-        if values.size:
-            time, ccd, quadrant, y, x = picked
-            rows, columns = self.forms[self.name].chunk[3:]
-            self._decode_into(values, Block(time, ccd, quadrant, _spans(y, rows), _spans(x, columns)))
-        kept = [p.size for p, k in zip(picked, key, strict=True) if not isinstance(k, int | np.integer)]
-        return values.reshape(kept)
-
-    def _decode_into(self, values: NDArray[np.float32], block: Block) -> None:
+    def read_into(self, values: NDArray[np.float32], picked: list[Indices]) -> None:
+        """Fetch and decode the chunks that a selection touches."""
+        time, ccd, quadrant, y, x = picked
+        rows, columns = self.forms[self.name].chunk[3:]
+        block = Block(time, ccd, quadrant, _spans(y, rows), _spans(x, columns))
         dithers = self._dithers(block)
         absent = np.ones(values.shape[:2], bool)
         for place in dithers:
@@ -195,7 +139,7 @@ class DecodedArray(BackendArray):
         """
         if block.time.size * block.ccd.size <= FILES_HELD:
             held = {
-                (i, j): _held().get((self.opening, t, c))
+                (i, j): held_scales().get((self.opening, t, c))
                 for i, t in enumerate(block.time.tolist())
                 for j, c in enumerate(block.ccd.tolist())
             }
@@ -248,7 +192,7 @@ class DecodedArray(BackendArray):
 
     def _scales(self, place: tuple[int, int], zdither: NDArray[np.int16]) -> Callable[[], Scales | None]:
         """Ask for the scales of a present file, unless they are held; when called, None if an object is lost."""
-        held = _held().get((self.opening, *place))
+        held = held_scales().get((self.opening, *place))
         if held is not None:
             return lambda: held
         asked = [_fetchers().submit(self._table_of, name, place) for name in ("zscale", "zzero")]
@@ -257,7 +201,7 @@ class DecodedArray(BackendArray):
             zscale, zzero = (table.result() for table in asked)
             if zscale is None or zzero is None:
                 return None
-            _held().hold((self.opening, *place), Scales(zdither, zscale, zzero))
+            held_scales().hold((self.opening, *place), Scales(zdither, zscale, zzero))
             return Scales(zdither, zscale, zzero)
 
         return scales
@@ -302,16 +246,6 @@ class DecodedArray(BackendArray):
         tile.out[_outer(tile.y.out, tile.x.out)] = pixels.view(np.float32)[_outer(tile.y.picked, tile.x.picked)]
 
 
-def _indices(key: Any, length: int) -> Indices:
-    """Return the indices along a dimension that a key of xarray's picks.
-
-    Its slices are normalised; in some versions (2026.1) a reversed one ends at -1, as a range does, not at None.
-    """
-    if isinstance(key, slice) and key.stop == -1 and (key.step or 1) < 0:
-        key = slice(key.start, None, key.step)
-    return np.atleast_1d(np.arange(length)[key])
-
-
 def _spans(indices: Indices, length: int) -> list[Span]:
     """Split a selection along y or x by the chunks, ``length`` long, that hold its indices."""
     chunks = indices // length
@@ -340,12 +274,6 @@ def _outer(y: slice | Indices, x: slice | Indices) -> tuple[Any, Any]:
 
 
 @cache
-def _held() -> HeldScales:
-    """Hold what the readers of this process share."""
-    return HeldScales(FILES_HELD)
-
-
-@cache
 def _fetchers() -> ThreadPoolExecutor:
     """Threads that wait for the store."""
     return ThreadPoolExecutor(FETCHERS, thread_name_prefix="ztfzarr-fetch")
@@ -358,5 +286,5 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 # A forked process has its parent's pools but not their threads: work given to those would wait for ever.
-for _shared in (_held, _fetchers, _decoders):
+for _shared in (held_scales, _fetchers, _decoders):
     os.register_at_fork(after_in_child=_shared.cache_clear)

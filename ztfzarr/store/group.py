@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ztfzarr.errors import StoreError
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import DOCUMENT, GROUP, file_key
+from ztfzarr.store.shard import decode_shard, shard_format
 from ztfzarr.store.template import FORMAT, arrays_of
 
 
@@ -36,8 +37,10 @@ def read_json(objects: Objects, key: str) -> dict[str, Any] | None:
     """Read a ``zarr.json``; None if there is none."""
     try:
         document = json.loads(objects.get(key))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise StoreError(f"{objects.location} is not a folder: expected that of a store") from None
     except ValueError as error:
         raise StoreError(f"{objects.location}/{key} is damaged ({error})") from None
     if not isinstance(document, dict):
@@ -60,10 +63,10 @@ def open_raw(objects: Objects, *, read_only: bool = True) -> zarr.Group:
     return zarr.open_group(store, path=GROUP, mode=mode, use_consolidated=read_only, zarr_format=3)  # type: ignore[arg-type]
 
 
-def read_table(group: zarr.Group, name: str) -> NDArray[Any]:
-    """Read a table whole; StoreError if it is damaged."""
+def read_table(group: zarr.Group, name: str, place: Any = ...) -> NDArray[Any]:
+    """Read a table, whole or at a place in it; StoreError if it is damaged."""
     try:
-        return np.asarray(array_of(group, name)[...])
+        return np.asarray(array_of(group, name)[place])
     except (ValueError, RuntimeError) as error:  # what zarr's codecs raise, the checksum's first
         raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None
 
@@ -79,3 +82,22 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def object_key(document: dict[str, Any], name: str, key: tuple[int, int]) -> str:
     """Return the key of the object that a file owns in an array; ``key`` is its row and CCD label."""
     return file_key(name, len(arrays_of(document)[name]["shape"]), (key[0], key[1] - 1))
+
+
+def read_owned(objects: Objects, document: dict[str, Any], name: str, key: tuple[int, int]) -> NDArray[Any]:
+    """Read what a file owns in an array; ``key`` is its row and CCD label.
+
+    Not through zarr, to which a missing object is so many fill values.
+
+    Raises
+    ------
+    StoreError
+        If the object is missing or damaged.
+    """
+    array, path = arrays_of(document)[name], object_key(document, name, key)
+    try:
+        data = objects.get(path)
+    except FileNotFoundError:
+        raise StoreError(f"object {path} is missing") from None
+    values = decode_shard(shard_format(array), data, path)
+    return np.asarray(values[0, 0][tuple(slice(n) for n in array["shape"][2:])])

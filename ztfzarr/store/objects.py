@@ -20,6 +20,8 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
+from ztfzarr.errors import naming
+
 Result = TypeVar("Result")
 
 # Locks and unfinished local writes live here, away from what zarr reads.
@@ -200,7 +202,7 @@ class DurableStore(LocalStore):
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+    with naming(path), path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
@@ -25,13 +25,14 @@ from ztfzarr.store.client import LONGEST_WAIT, MAX_RETRIES, RETRY_SECONDS, make_
 from ztfzarr.store.objects import Entry
 
 Result = TypeVar("Result")
+CLOUDS: Final = ("AWS_", "AZURE_", "GOOGLE_")
 Options = tuple[tuple[str, str], ...]
 
 
 def open_url(url: str, storage_options: Mapping[str, str] | None = None) -> ObstoreStore:
     """Open a prefix of an object store, or a folder of a web server.
 
-    One client a process for each URL and options: it keeps its connections.
+    One client a process for each URL, options and environment: it keeps its connections.
 
     Parameters
     ----------
@@ -45,12 +46,13 @@ def open_url(url: str, storage_options: Mapping[str, str] | None = None) -> Obst
     StoreError
         If the options are not valid.
     """
-    return _client(url, tuple(sorted((storage_options or {}).items())))
+    told = tuple(item for item in os.environ.items() if item[0].startswith(CLOUDS))
+    return _client(url, tuple(sorted((storage_options or {}).items())), told)
 
 
 @cache
-def _client(url: str, options: Options) -> ObstoreStore:
-    return make_client(url, dict(options))
+def _client(url: str, options: Options, environment: Options) -> ObstoreStore:
+    return make_client(url, dict(options))  # which reads the environment: another one is another client
 
 
 # A forked process has its parent's clients but not their threads: their answers would never come.

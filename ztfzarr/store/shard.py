@@ -33,6 +33,7 @@ class ShardFormat:
 
     shard: tuple[int, ...]
     chunk: tuple[int, ...]
+    dtype: np.dtype[Any]
     codec: PCodec
 
     @property
@@ -53,6 +54,7 @@ def shard_format(metadata: dict[str, Any]) -> ShardFormat:
     return ShardFormat(
         shard=tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
         chunk=tuple(sharding["chunk_shape"]),
+        dtype=np.dtype(metadata["data_type"]),
         codec=PCodec(**pcodec),
     )
 
@@ -207,17 +209,22 @@ def decode_chunk(form: ShardFormat, chunk: bytes, where: Callable[[], str]) -> N
     return np.asarray(form.codec.decode(plain)).reshape(form.chunk)
 
 
-def decode_shard(form: ShardFormat, data: bytes) -> NDArray[Any]:
-    """Decode all the values of a shard whose checksums hold, with the padding beyond the array's edge."""
+def decode_shard(form: ShardFormat, data: bytes, where: str) -> NDArray[Any]:
+    """Decode a shard whole, with its padding: what :func:`encode_shard` got; ``where`` names it for the error.
+
+    Raises
+    ------
+    StoreError
+        If its index or a chunk is missing or damaged.
+    """
     index = read_index(form, data)
-    assert index is not None  # bad_chunks has read it
-    parts = {}
+    if index is None:
+        raise StoreError(f"index of {where} is damaged")
+    values: NDArray[Any] = np.empty(form.shard, form.dtype)
     for position in np.ndindex(form.grid):
         start, length = (int(n) for n in index[position])
-        parts[position] = decode_chunk(form, data[start : start + length], lambda: "")
-    values = np.empty(form.shard, parts[(0,) * len(form.grid)].dtype)
-    for position, part in parts.items():
-        values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(position, form.chunk, strict=True))] = part
+        chunk = decode_chunk(form, data[start : start + length], lambda: where)
+        values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(position, form.chunk, strict=True))] = chunk
     return values
 
 
@@ -240,6 +247,7 @@ def same_content(form: ShardFormat, one: bytes, other: bytes) -> bool:
     """Say whether two shards hold the same values; their bytes may differ between versions of the codec."""
     if one == other:
         return True
-    if bad_chunks(form, one) != [] or bad_chunks(form, other) != []:
+    try:
+        return decode_shard(form, one, "one").tobytes() == decode_shard(form, other, "other").tobytes()
+    except StoreError:
         return False
-    return decode_shard(form, one).tobytes() == decode_shard(form, other).tobytes()

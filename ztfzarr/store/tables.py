@@ -9,8 +9,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from ztfzarr.errors import StoreError
 from ztfzarr.geometry import N_HDU
-from ztfzarr.store.group import array_of
+from ztfzarr.store.group import read_table
 from ztfzarr.store.lock import Lock
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import DOCUMENT, GROUP, HEADER_BYTES, VARIABLES
@@ -75,12 +76,10 @@ def write_headers(
 
 
 def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
-    """Return the header blocks of the nine HDUs of a file."""
-    table = np.asarray(array_of(group, "header")[row, ccd - 1])
-    return [header_blocks(table[hdu]) for hdu in range(N_HDU)]
-
-
-def header_blocks(padded: Any) -> bytes:
-    """Return header blocks without their padding: no FITS header holds a byte 0."""
-    values: NDArray[np.uint8] = np.asarray(padded)
-    return values.tobytes().rstrip(b"\0")
+    """Return the header blocks of the nine HDUs of a file; StoreError if any is lost or damaged."""
+    table = read_table(group, "header", (row, ccd - 1))
+    # Without their padding: no FITS header holds a byte 0.
+    headers = [table[hdu].tobytes().rstrip(b"\0") for hdu in range(N_HDU)]
+    if not all(headers):
+        raise StoreError(f"raw/header: header of HDU {headers.index(b'')} is missing")
+    return headers

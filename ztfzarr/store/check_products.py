@@ -1,0 +1,90 @@
+"""Is every byte of the products what was written? Metadata, tables, and the checksum of every chunk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ztfzarr.errors import StoreError
+from ztfzarr.schema import faults
+from ztfzarr.store.check import document_faults, pixels_of
+from ztfzarr.store.group import array_of, read_table
+from ztfzarr.store.shard import bad_chunks, shard_format
+from ztfzarr.store.template import arrays_of
+from ztfzarr.store.threads import windowed
+from ztfzarr.store.versions import Version
+
+Place = tuple[int, ...]
+
+
+def version_faults(version: Version) -> Iterator[str]:
+    """Check the metadata and the tables of a version: one line a fault."""
+    yield from (f"{version.group}/zarr.json: {line}" for line in faults(version.document, version.kind))
+    yield from document_faults(version.objects, version.group, version.document)
+    group = version.open()
+    for name in arrays_of(version.document):
+        if name not in version.pixels:
+            try:
+                np.asarray(array_of(group, name)[...])
+            except (ValueError, RuntimeError) as error:  # what zarr's codecs raise, the checksum's first
+                yield f"{version.group}/{name}: damaged ({str(error).splitlines()[0]})"
+
+
+def made_places(version: Version) -> list[Place]:
+    """List the places of the entries that are made; none if the table that says so is damaged."""
+    try:
+        present = read_table(version.open(), "present")
+    except StoreError:
+        return []
+    return [tuple(place) for place in np.argwhere(present == 1).tolist()]
+
+
+def entry_faults(
+    version: Version, places: list[Place], *, workers: int | None = None, done: Callable[[], None] | None = None
+) -> Iterator[str]:
+    """Check every chunk of entries: one line a fault, naming the pixels it hits."""
+    names = labels_of(version)
+    workers = workers or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(workers) as pool:
+        for lines in windowed(pool, lambda place: list(_entry(version, place, names)), places, 4 * workers):
+            if done is not None:
+                done()
+            yield from lines
+
+
+def _entry(version: Version, place: Place, names: dict[str, Any]) -> Iterator[str]:
+    where = entry_name(version, place, names)
+    for name in version.pixels:
+        form = shard_format(arrays_of(version.document)[name])
+        key = f"{version.group}/{name}/c/{'/'.join(map(str, place))}/0/0/0"
+        try:
+            data = version.objects.get(key)
+        except FileNotFoundError:
+            yield f"{version.group}/{name}: {where}: object {key} is missing; its pixels read as absent"
+            continue
+        bad = bad_chunks(form, data)
+        if bad is None:
+            yield f"{version.group}/{name}: {where}: index of {key} is damaged"
+        for position in bad or []:
+            hit = pixels_of(form, position[-3:])
+            yield f"{version.group}/{name}: {where}{hit}: checksum does not hold in {key}"
+
+
+def labels_of(version: Version) -> dict[str, Any]:
+    """Return the labels of a version's entry dimensions; exposures along time."""
+    group = version.open()
+    dims = {d: "exposure" if d == "time" else d for d in version.product.entry}
+    return {d: np.asarray(array_of(group, name)[...]).tolist() for d, name in dims.items()}
+
+
+def entry_name(version: Version, place: Place, labels: dict[str, Any]) -> str:
+    """Name an entry by its labels, as in ``20200801 zg CCD 3``."""
+    parts = []
+    for dimension, index in zip(version.product.entry, place, strict=True):
+        label = labels[dimension][index]
+        parts.append(f"CCD {label}" if dimension == "ccd" else str(label))
+    return " ".join(parts)
