@@ -48,11 +48,11 @@ def test_a_bucket_holds_what_a_folder_holds(url, s3, local):
 
 def test_commands_read_a_bucket(url, s3, nights, local, tmp_path, capsys):
     assert ran("ls", url, "--json", *s3.arguments) == 0
-    assert [night["night"] for night in json.loads(capsys.readouterr().out)] == list(NIGHTS)
+    assert [night["night"] for night in json.loads(capsys.readouterr().out)["nights"]] == list(NIGHTS)
     assert ran("info", url, "--json", *s3.arguments) == 0
     assert json.loads(capsys.readouterr().out)["files"] == sum(FILES.values())
     assert ran("verify", url, *s3.arguments) == 0
-    assert f"checked {sum(FILES.values())} files: 0 faults" in capsys.readouterr().out
+    assert f"checked {sum(FILES.values())} files, 7 entries of products: 0 faults" in capsys.readouterr().out
     assert ran("verify", url, nights[20200802], *s3.arguments) == 0
     assert ran("compare", url, "bias", "v1", "v1", "--json", *s3.arguments) == 0
     capsys.readouterr()
