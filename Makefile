@@ -41,6 +41,7 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/raw.py
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/reduce.py
+	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/pocket.py
 
 clean:

@@ -53,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.frames:
         combine_frames_of(Path(arguments.folder), arguments.frames)
-        print(f"{_peak(resource.RUSAGE_SELF):.2f}")
+        print(f"{_own_peak():.2f}")
         return
     report_combining()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
@@ -113,7 +113,7 @@ def report_production(store: Path) -> None:
             start = time.perf_counter()
             subprocess.run([sys.executable, "-m", "ztfzarr.cli", kind, str(store), "-q"], check=True)
             seconds[kind] = time.perf_counter() - start
-        print(f"| {kind}: {what[kind]} | {seconds[kind]:.1f} | {_peak(resource.RUSAGE_CHILDREN):.2f} GB so far |")
+        print(f"| {kind}: {what[kind]} | {seconds[kind]:.1f} | {_peak():.2f} GB so far |")
     print(f"| flats / bias | {seconds['flat'] / seconds['bias']:.1f} | |")
     print("\n| science, in one process | seconds an exposure |\n|---|---|")
     for version in ("v2", "v3"):  # the first loads what is compiled
@@ -123,8 +123,14 @@ def report_production(store: Path) -> None:
     print()
 
 
-def _peak(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / 1e6
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+
+
+def _own_peak() -> float:
+    """Peak memory of this process in GB; getrusage would count what the process had that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
 def report_bias(folder: Path, store: Path, *, peers: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,6 +28,7 @@ def compare_files(
     objects: Objects,
     paths: Sequence[str],
     *,
+    source_options: Mapping[str, str] | None = None,
     workers: int | None = None,
     step: Callable[[str, int], None] = lambda name, total: None,
     done: Callable[[], None] = lambda: None,
@@ -40,6 +41,8 @@ def compare_files(
         The store.
     paths : sequence of str
         Files, folders, globs or URLs.
+    source_options : mapping of str, optional
+        Credentials and settings of the object store that raw files are in; default the environment's.
     workers : int, optional
         Files at a time; default the number of cores.
     step, done : callable
@@ -52,7 +55,7 @@ def compare_files(
     list of str
         One line a difference.
     """
-    sources, refused = find_sources(paths)
+    sources, refused = find_sources(paths, source_options)
     faults = [f"{path}: {reason}" for path, reason in refused]
     step("compare", len(sources))
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:

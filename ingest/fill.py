@@ -36,6 +36,19 @@ def fill_file(objects: Objects, document: dict[str, Any], row: int, file: RawFil
     RefusedError
         If the file is damaged; nothing of it is in the store then.
     """
+    values, filled = read_file(file)
+    fill(objects, document, (row, file.name.ccd), values)
+    return filled
+
+
+def read_file(file: RawFile) -> tuple[dict[str, NDArray[Any]], FilledFile]:
+    """Read and check a raw file: its arrays as the cube has them, and what is marked of it.
+
+    Raises
+    ------
+    RefusedError
+        If the file is damaged, or not what was scanned.
+    """
     content = file.source.read()
     hdus = open_file(content, file)
     view = memoryview(content)
@@ -43,8 +56,7 @@ def fill_file(objects: Objects, document: dict[str, Any], row: int, file: RawFil
         check_sums(hdu, view)
     zdither: list[int] = []
     values = file_values(hdus, view, zdither)
-    fill(objects, document, (row, file.name.ccd), values)
-    return FilledFile(
+    return values, FilledFile(
         exposure=file.name.exposure,
         ccd=file.name.ccd,
         zdither=zdither,

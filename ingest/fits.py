@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -26,13 +26,19 @@ from ztfzarr.store.raw import COORDINATES, DATA, LABELS, label_values
 CACHED_FILES: Final = 4  # read whole and kept while their quadrants are asked for one by one
 
 
-def open_fits(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> xr.Dataset:
+def open_fits(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+) -> xr.Dataset:
     """Open raw FITS files as the Dataset that :func:`ztfzarr.open_cube` gives of a store.
 
     Parameters
     ----------
     paths : path, glob or URL, or a sequence of them
         Raw files and folders of them, of one shape, one file an exposure and CCD.
+    storage_options : mapping of str, optional
+        Credentials and settings for URLs of object stores, by obstore's names; default the environment's.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def open_fits(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
         If any file is refused: the first of them, with the reason.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    sources, refused = find_sources([os.fspath(p) for p in several])
+    sources, refused = find_sources([os.fspath(p) for p in several], storage_options)
     for path, reason in refused:
         raise RefusedError(f"{path}: {reason}")
     if not sources:

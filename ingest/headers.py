@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 
 import numpy as np
 import zarr
@@ -11,11 +11,14 @@ from astropy.io import fits
 from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS, N_HDU
 from ztfzarr.ingest.rare import quiet_astropy
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.register import existing_document, open_raw, read_table
+from ztfzarr.store.tables import file_headers as file_headers
 
 
-def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0) -> fits.Header:
+def header(
+    store: StoreLike, exposure: int, ccd: int, hdu: int = 0, *, storage_options: Mapping[str, str] | None = None
+) -> fits.Header:
     """Return a header of a raw file in the cube, with all its cards.
 
     Parameters
@@ -29,13 +32,15 @@ def header(store: str | os.PathLike[str], exposure: int, ccd: int, hdu: int = 0)
     hdu : int
         0 the primary, 1-4 the quadrants, 5-8 their overscans. Extensions of compressed files have the header
         of their table, as in the file.
+    storage_options : mapping of str, optional
+        Credentials and settings of an object store, by obstore's names; default the environment's.
 
     Raises
     ------
     StoreError
         If the cube has no such file, or its headers are lost or damaged.
     """
-    objects = open_objects(store)
+    objects = open_objects(store, storage_options)
     existing_document(objects)
     if ccd not in CCDS or not 0 <= hdu < N_HDU:
         raise StoreError(f"no CCD {ccd}, HDU {hdu}: expected 1-16 and 0-8")
@@ -58,13 +63,3 @@ def row_of(group: zarr.Group, exposure: int) -> int:
     if not rows.size:
         raise StoreError(f"no exposure {exposure} in the cube")
     return int(rows[0])
-
-
-def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
-    """Return the header blocks of the nine HDUs of a file; StoreError if any is lost or damaged."""
-    table = read_table(group, "header", (row, ccd - 1))
-    # Without their padding: no FITS header holds a byte 0.
-    headers = [table[hdu].tobytes().rstrip(b"\0") for hdu in range(N_HDU)]
-    if not all(headers):
-        raise StoreError(f"raw/header: header of HDU {headers.index(b'')} is missing")
-    return headers

@@ -29,7 +29,7 @@ from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.kernels.rice import encode_tiles
 from ztfzarr.store.check import PresentFile, Selection, present_files
 from ztfzarr.store.group import read_owned
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.raw import DATA, FILE_OWNED
 from ztfzarr.store.register import existing_document, open_raw, read_table
 
@@ -59,7 +59,7 @@ class Restored:
 
 
 def restore(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     directory: str | os.PathLike[str],
     *,
     selection: Selection | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +14,7 @@ from ztfzarr.ingest.fill import fill_file
 from ztfzarr.ingest.plan import Report, exposure_rows, files_to_fill
 from ztfzarr.ingest.scan import RawFile, scan
 from ztfzarr.ingest.sources import Source, find_sources
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.register import (
     Exposure,
     FilledFile,
@@ -42,9 +42,10 @@ class Events:
 
 
 def ingest(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     paths: Sequence[str | os.PathLike[str]],
     *,
+    source_options: Mapping[str, str] | None = None,
     workers: int | None = None,
     check: bool = False,
     events: Events | None = None,
@@ -57,6 +58,8 @@ def ingest(
         Of the store; made if it does not exist.
     paths : sequence of path, glob or URL
         Raw files and folders of them.
+    source_options : mapping of str, optional
+        Credentials and settings of the object store that raw files are in; default the environment's.
     workers : int, optional
         Files at a time; default the number of cores.
     check : bool
@@ -79,7 +82,7 @@ def ingest(
     workers = workers or len(os.sched_getaffinity(0))
     objects = open_objects(store)
     report = Report()
-    sources, report.refused = find_sources([os.fspath(p) for p in paths])
+    sources, report.refused = find_sources([os.fspath(p) for p in paths], source_options)
     report.files = len(sources)
     with ThreadPoolExecutor(workers) as pool:
         files = list(_scanned(pool, sources, report, events))

@@ -5,27 +5,30 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import obstore
 
-from ztfzarr.errors import RefusedError
+from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.ingest.hdus import BLOCK, ReadAt, open_bytes
-from ztfzarr.store.objects import open_url
+from ztfzarr.store.access import reason
+from ztfzarr.store.remote import Options, listed, open_url
 
 SUFFIXES: Final = (".fits", ".fits.fz")
+WEB: Final = ("http://", "https://")
 READ_AHEAD: Final = 4 * BLOCK  # a primary header, hence nine requests a scan
 
 
 @dataclass(frozen=True)
 class Source:
-    """A raw file: ``label`` is its path or URL."""
+    """A raw file: ``label`` is its path or URL, ``options`` those of its object store, which are never shown."""
 
     label: str
+    options: Options = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -51,7 +54,7 @@ class Source:
             if not self.is_url:
                 _check_regular(self.label)
                 return Path(self.label).read_bytes()
-            store, key = _open_url(self.label)
+            store, key = _open_url(self.label, self.options)
             return bytes(obstore.get(store, key).bytes())
 
     @contextmanager
@@ -59,7 +62,7 @@ class Source:
         """Give random access and the size, for a scan of the headers; RefusedError if it cannot be read."""
         with _refusing():
             if self.is_url:
-                store, key = _open_url(self.label)
+                store, key = _open_url(self.label, self.options)
                 size = obstore.head(store, key)["size"]
                 yield _ranges(store, key, size), size
             else:
@@ -84,17 +87,18 @@ def _refusing() -> Iterator[None]:
     except RefusedError:
         raise
     except OSError as error:
-        raise RefusedError(f"cannot be read: {error.strerror or str(error).splitlines()[0]}") from None
+        raise RefusedError(f"cannot be read: {error.strerror or reason(error)}") from None
     except obstore.exceptions.BaseError as error:
-        raise RefusedError(f"cannot be read: {str(error).splitlines()[0]}") from None
+        raise RefusedError(f"cannot be read: {reason(error)}") from None
 
 
-def _open_url(url: str) -> tuple[Any, str]:
+def _open_url(url: str, options: Options) -> tuple[Any, str]:
     """Open the store of a URL's folder, and return it with the name inside."""
     folder, name = url.rsplit("/", 1)
     try:
-        return open_url(folder), name
-    except ValueError as error:  # of a URL without a host
+        # What opens an object store is not for web servers.
+        return open_url(folder, {} if url.startswith(WEB) else dict(options)), name
+    except StoreError as error:  # as of a URL without a host
         raise RefusedError(f"cannot be read: {error}") from None
 
 
@@ -118,7 +122,9 @@ def _ranges(store: Any, key: str, size: int) -> ReadAt:
     return read_at
 
 
-def find_sources(paths: Sequence[str]) -> tuple[list[Source], list[tuple[str, str]]]:
+def find_sources(
+    paths: Sequence[str], storage_options: Mapping[str, str] | None = None
+) -> tuple[list[Source], list[tuple[str, str]]]:
     """Find the raw files that paths name.
 
     Parameters
@@ -126,6 +132,8 @@ def find_sources(paths: Sequence[str]) -> tuple[list[Source], list[tuple[str, st
     paths : sequence of str
         Files, folders (searched through for names in .fits and .fits.fz), globs, URLs of such files or of
         prefixes.
+    storage_options : mapping of str, optional
+        Credentials and settings for URLs of object stores; default the environment's.
 
     Returns
     -------
@@ -134,24 +142,25 @@ def find_sources(paths: Sequence[str]) -> tuple[list[Source], list[tuple[str, st
     refused : list of (path, reason)
         Paths that name nothing.
     """
+    options = tuple(sorted((storage_options or {}).items()))
     found: dict[str, Source] = {}
     refused: list[tuple[str, str]] = []
     for path in paths:
         try:
             with _refusing():
-                labels = list(_labels(path, refused))
+                labels = list(_labels(path, options, refused))
         except RefusedError as error:
             refused.append((path, str(error)))
             continue
         for label in labels:
-            found.setdefault(label if "://" in label else os.path.realpath(label), Source(label))
+            found.setdefault(label if "://" in label else os.path.realpath(label), Source(label, options))
     return sorted(found.values(), key=lambda source: (source.name, source.label)), refused
 
 
-def _labels(path: str, refused: list[tuple[str, str]]) -> Iterator[str]:
+def _labels(path: str, options: Options, refused: list[tuple[str, str]]) -> Iterator[str]:
     """Find the files that a path names; folders below it that cannot be read go to ``refused``."""
     if "://" in path and not path.startswith("file://"):
-        yield from [path] if path.endswith(SUFFIXES) else _below_url(path)
+        yield from [path] if path.endswith(SUFFIXES) else _below_url(path, options)
         return
     path = path.removeprefix("file://")
     if _exists(path):
@@ -197,9 +206,10 @@ def _below_folder(folder: str, refused: list[tuple[str, str]]) -> Iterator[str]:
         yield from (str(Path(parent, name)) for name in found)
 
 
-def _below_url(url: str) -> Iterator[str]:
+def _below_url(url: str, options: Options) -> Iterator[str]:
     if "*" in url:
         raise RefusedError("globs are of local paths: expected the URL of a file or of a prefix")
     prefix = url.rstrip("/") + "/"
-    for batch in obstore.list(_open_url(prefix)[0]):
-        yield from (prefix + meta["path"] for meta in batch if meta["path"].endswith(SUFFIXES))
+    for entry in listed(_open_url(prefix, options)[0]):
+        if entry.key.endswith(SUFFIXES):
+            yield prefix + entry.key

@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from nights import local as local
+from nights import nights as nights
+from s3 import s3 as s3
 
 from ztfzarr.ingest.run import ingest
 from ztfzarr.recipe import read_recipe

@@ -27,6 +27,7 @@ from ztfzarr.store.register import open_raw
 COMMAND = """
 import sys
 import ztfzarr.ingest.run as run
+import ztfzarr.reduce.run
 run.MARK_FILES = 3
 from ztfzarr.cli import main
 """
@@ -125,7 +126,11 @@ class Spawner:
 
     def start(self, store: Path, *paths: Path) -> int:
         """Start an ingest; return its process number."""
-        return self._ask(json.dumps(arguments(store, *paths)))
+        return self.run(arguments(store, *paths))
+
+    def run(self, command: list[str]) -> int:
+        """Start a command; return its process number."""
+        return self._ask(json.dumps(command))
 
     def status(self) -> int:
         """Exit status of the ingest, once it has ended; until this is asked its number stays its own."""

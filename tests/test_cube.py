@@ -440,13 +440,13 @@ def test_a_file_marked_while_it_is_read_is_nan_or_right(raw_files, tmp_path, mon
         patch.setattr(run, "mark", lambda objects, batch, **options: files.extend(batch) or [])
         ingest(store, [path])
 
-    def late(zarr_store, name, block):
-        values = table(zarr_store, name, block)
+    def late(array, name, block):
+        values = table(array, name, block)
         register.mark(open_objects(store), files)
         return values
 
-    table = decoded._table
-    monkeypatch.setattr(decoded, "_table", late)
+    table = decoded.DecodedArray._table
+    monkeypatch.setattr(decoded.DecodedArray, "_table", late)
     array = ztfzarr.open_cube(store).raw.isel(time=0).sel(ccd=ccd_of(path))
     assert np.isnan(array.values).all()
     assert same_bits(array.values, astropy_cube([path]).raw[0, ccd_of(path) - 1])

@@ -17,13 +17,15 @@ from ztfzarr.errors import StoreError
 from ztfzarr.store import lock as lock_module
 from ztfzarr.store import objects as objects_module
 from ztfzarr.store.lock import LEASE, lock
-from ztfzarr.store.objects import LocalObjects, Objects, RemoteObjects, open_objects
+from ztfzarr.store.objects import LocalObjects, Objects, open_objects
+from ztfzarr.store.remote import RemoteObjects, _client
 
 FOLDER = ".ztfzarr/lock/raw"
 
 
 @pytest.fixture(params=["local", "memory"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    _client.cache_clear()  # each test has a memory of its own
     return LocalObjects(tmp_path / "s.zarr") if request.param == "local" else RemoteObjects("memory://")
 
 

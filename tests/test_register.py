@@ -31,9 +31,10 @@ from ztfzarr.store import lock as lock_module
 from ztfzarr.store import register as register_module
 from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
 from ztfzarr.store.listing import nights
-from ztfzarr.store.objects import LocalObjects, RemoteObjects, open_objects
+from ztfzarr.store.objects import LocalObjects, open_objects
 from ztfzarr.store.raw import COORDINATES, FILE_OWNED
 from ztfzarr.store.register import Exposure, create_raw, mark, open_raw, register, sweep_partial
+from ztfzarr.store.remote import RemoteObjects
 
 
 @pytest.fixture(scope="module")
@@ -545,16 +546,14 @@ def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_mark(few,
 # Object stores
 
 
-def test_through_an_object_store_the_store_is_the_same(few, tmp_path, monkeypatch):
+def test_through_an_object_store_the_store_is_the_same(few, tmp_path):
     """obstore's own folder store: create-if-absent, puts and listings as those of S3, and files to compare."""
     (tmp_path / "remote.zarr").mkdir()
     remote = RemoteObjects(f"file://{tmp_path}/remote.zarr")
     ingest(tmp_path / "local.zarr", few[:4], workers=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "open_objects", lambda location: remote)
-        assert ingest("s3://somewhere", few[:2], workers=1).ingested == 2
-        assert ingest("s3://somewhere", few[:4], workers=1).ingested == 2
-        assert ingest("s3://somewhere", few[:4], workers=1).skipped == 4
+    assert ingest(remote, few[:2], workers=1).ingested == 2
+    assert ingest(remote, few[:4], workers=1).ingested == 2
+    assert ingest(remote, few[:4], workers=1).skipped == 4
     assert contents(tmp_path / "remote.zarr").keys() == contents(tmp_path / "local.zarr").keys()
     assert_holds(tmp_path / "remote.zarr", few[:4])
     files = present_files(open_raw(remote), Selection())

@@ -262,7 +262,7 @@ def test_url_without_a_host() -> None:
 @pytest.mark.parametrize("end", ["", "/"])
 def test_prefix_of_an_object_store(end: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        sources, "open_url", lambda url: LocalStore(tree / "raw" / url.removeprefix("s3://bucket/"))
+        sources, "open_url", lambda url, options: LocalStore(tree / "raw" / url.removeprefix("s3://bucket/"))
     )
     assert found(f"s3://bucket/2020{end}") == (ALL[1:], [])
     assert found(f"s3://bucket/2020/0925/2/{raw_name(7)}") == ([raw_name(7)], [])

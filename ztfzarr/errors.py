@@ -19,6 +19,10 @@ class RecipeError(ValueError):
     """A recipe is not valid, or not that of the version it is asked for."""
 
 
+class AccessError(OSError):
+    """A store cannot be reached, or does not let us in: its text is one line that says which, where and why."""
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Name the file in errors of writing it: of a full disk the operating system says no more than that."""

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),
     "export": ("ztfzarr.cli.export", "Write a product of a store as FITS files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
+    "copy": ("ztfzarr.cli.copy", "Copy part of a store to another."),
+    "repair": ("ztfzarr.cli.repair", "Write what is damaged in the cube again, from the raw files."),
 }
 
 EXIT_STATUS: Final = """\b
@@ -101,7 +103,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if not _is_outside(error):
             raise
-        click.echo(f"ztfzarr: {str(error).splitlines()[0]}", err=True)
+        click.echo(f"ztfzarr: {_line(error)}", err=True)
         sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -111,3 +113,10 @@ def _is_outside(error: Exception) -> bool:
     from obstore.exceptions import BaseError
 
     return isinstance(error, OSError | BaseError)
+
+
+def _line(error: Exception) -> str:
+    """Say in one line what went wrong; texts of object stores may quote what is not for logs."""
+    from ztfzarr.store.access import reason
+
+    return reason(error) if type(error).__module__.startswith("obstore") else str(error).splitlines()[0]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting
+from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.errors import RefusedError
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
 
 
 @click.command(
@@ -16,7 +21,7 @@ Examples:
   ztfzarr export night.zarr flat fits --ccds 1-4
   ztfzarr export night.zarr science fits --name '{night}/{exposure}_c{ccd:02d}_q{quadrant}.fits'"""
 )
-@click.argument("store")
+@store_argument
 @click.argument("kind", type=click.Choice(["science", "bias", "flat"]))
 @click.argument("directory", type=click.Path(file_okay=False))
 @click.option("--version", default="v1", show_default=True, help="Version of the product.")
@@ -28,7 +33,7 @@ Examples:
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="CCDs at a time.")
 @reporting
 def export(
-    store: str,
+    store: Objects,
     kind: str,
     directory: str,
     version: str,

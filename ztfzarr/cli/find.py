@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.errors import RefusedError
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -52,7 +55,7 @@ Examples:
   ztfzarr find night.zarr 09:58:04.8 -00:12:30 --filter zr --json
   ztfzarr find night.zarr 149.52 +2.21 --cutout 256 -o stamps""",
 )
-@click.argument("store")
+@store_argument
 @click.argument("ra", type=Angle("ra", hours=True))
 @click.argument("dec", type=Angle("dec", hours=False))
 @click.option(
@@ -68,7 +71,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def find(
-    store: str,
+    store: Objects,
     ra: float,
     dec: float,
     radius: float,
@@ -107,7 +110,7 @@ def find(
 
 
 def _cut(
-    store: str, found: Any, position: tuple[float, float], size: int, output: str, version: str, quiet: bool
+    store: Objects, found: Any, position: tuple[float, float], size: int, output: str, version: str, quiet: bool
 ) -> tuple[list[str], list[tuple[str, str]]]:
     from ztfzarr.export.stamps import write_stamps
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, size
+from ztfzarr.cli.options import counted, print_json, reporting, size, source_options, store_argument
 from ztfzarr.cli.progress import progress
 
 if TYPE_CHECKING:
     from ztfzarr.ingest.run import Report
+    from ztfzarr.store.objects import Objects
 
 
 @click.command(
@@ -19,13 +20,20 @@ Examples:
   ztfzarr ingest night.zarr raw/2020/0801
   ztfzarr ingest s3://bucket/ztf 'raw/2020/08*/**/*_c0[1-4]_*.fits.fz'"""
 )
-@click.argument("store")
+@store_argument
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@source_options
 @click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
 @click.option("--check", is_flag=True, help="Hash files that are in the cube again.")
 @reporting
 def ingest(
-    store: str, paths: tuple[str, ...], workers: int | None, check: bool, as_json: bool, quiet: bool
+    store: Objects,
+    paths: tuple[str, ...],
+    source_options: dict[str, str],
+    workers: int | None,
+    check: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Put raw FITS files into the cube of STORE, which is made if need be.
 
@@ -42,7 +50,7 @@ def ingest(
             done=lambda file: shown.advance(4 * file.shape[0] * (file.shape[1] + file.shape[2]) / 1e6),
             waiting=lambda holder: click.echo(f"waiting for {holder}, which is writing to the store", err=True),
         )
-        report = run(store, paths, workers=workers, check=check, events=events)
+        report = run(store, paths, source_options=source_options, workers=workers, check=check, events=events)
     for path, reason in report.refused:
         click.echo(f"refused {path}: {reason}", err=True)
     if not report.files:

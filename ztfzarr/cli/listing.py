@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size, store_argument
 from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from ztfzarr.reduce.listing import ProductNight
     from ztfzarr.store.listing import Night, ProductSummary, Summary
+    from ztfzarr.store.objects import Objects
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option(
     "--night",
     "selected",
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     show_default="all",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def ls(store: str, selected: tuple[int, int], as_json: bool) -> None:
+def ls(store: Objects, selected: tuple[int, int], as_json: bool) -> None:
     """List the nights of STORE: exposures of each kind, CCDs, files, and gaps; then what is made of them.
 
     Of each version of a product: entries made, missing, flagged by their quality, and stale: for which more
@@ -72,9 +73,9 @@ def _date(night: int) -> str:
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def info(store: str, as_json: bool) -> None:
+def info(store: Objects, as_json: bool) -> None:
     """Say what STORE holds, its size against the raw files, and how to open it."""
     from ztfzarr.store.listing import summary
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -76,6 +77,60 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         if match is None:
             self.fail(f"{value!r}: expected rows x columns, as in 3080x3072", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class StorageOption(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
+    """KEY=VALUE of an object store. Its text is never repeated: it may be a secret."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return key and value."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not equals or not key:
+            self.fail("expected KEY=VALUE, as in endpoint=https://s3.example.org", param, ctx)
+        return key, text
+
+
+_MANY: Final[dict[str, Any]] = {"multiple": True, "type": StorageOption(), "metavar": "KEY=VALUE"}
+
+
+def _opening(argument: str, option: str, default: str) -> Callable[[Command], Command]:
+    """Make a decorator that adds an argument, a store, and its option; the command gets ``Objects``."""
+    given = option.strip("-").replace("-", "_")
+
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def opening(*args: Any, **kwargs: Any) -> Any:
+            from ztfzarr.store.objects import open_objects
+
+            kwargs[argument] = open_objects(kwargs[argument], dict(kwargs.pop(given)))
+            return command(*args, **kwargs)
+
+        described = f"Setting of an object store by obstore's name, as endpoint=…; default {default}."
+        with_option = click.option(option, given, **_MANY, help=described)(opening)
+        return click.argument(argument)(with_option)  # type: ignore[return-value]
+
+    return add
+
+
+store_argument = _opening("store", "--storage-option", "from the environment")
+dest_argument = _opening("dest", "--dest-option", "from the environment")
+
+
+def source_options(command: Command) -> Command:
+    """Add ``--source-option``, for raw files in object stores; a dict, by default that of the store."""
+
+    @functools.wraps(command)
+    def telling(*args: Any, source_options: tuple[tuple[str, str], ...], **kwargs: Any) -> Any:
+        ctx = click.get_current_context()
+        chosen = dict(source_options or ctx.params.get("storage_option", ()))
+        return command(*args, source_options=chosen, **kwargs)
+
+    described = "The same for raw files in an object store; default those of STORE."
+    return click.option("--source-option", "source_options", **_MANY, help=described)(telling)  # type: ignore[return-value]
 
 
 def selecting(command: Command) -> Command:

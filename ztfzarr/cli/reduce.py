@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ztfzarr.cli.options import print_json, reporting, selecting
+from ztfzarr.cli.options import print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
     from ztfzarr.reduce.report import Report
+    from ztfzarr.store.objects import Objects
 
 HELP = {
     "bias": "Make the master biases that STORE lacks, one a night and CCD.",
@@ -25,7 +26,7 @@ HELP = {
 
 def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
     @click.command(name, help=HELP[name])
-    @click.argument("store")
+    @store_argument
     @selecting
     @click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
     @click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
@@ -35,7 +36,7 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
     @click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
     @reporting
     def command(
-        store: str,
+        store: Objects,
         nights: tuple[int, int],
         ccds: tuple[int, ...],
         version: str,

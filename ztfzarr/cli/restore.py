@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting
+from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.argument("directory", type=click.Path(file_okay=False))
 @selecting
 @click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
 @reporting
 def restore(
-    store: str,
+    store: Objects,
     directory: str,
     nights: tuple[int, int],
     ccds: tuple[int, ...],

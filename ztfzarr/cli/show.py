@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, store_argument
 from ztfzarr.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
 
 KINDS: Final = ("raw", "bias", "flat", "science", "mask")
 FILTERS: Final = ("zg", "zr", "zi", "bi")
@@ -28,7 +31,7 @@ Examples:
   ztfzarr show night.zarr flat --filter zr --ccd 2 --quadrant 3 -o flat.pdf
   ztfzarr show night.zarr bias --version v2 --minus v1 --ccd 2 -o difference.png"""
 )
-@click.argument("store")
+@store_argument
 @click.argument("kind", type=click.Choice(KINDS))
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="PNG, PDF, SVG or JPG to write.")
 @click.option("--version", default="v1", show_default=True, help="Version of the product.")
@@ -45,7 +48,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print what is shown as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 def show(
-    store: str, kind: str, output: str | None, minus: str | None, as_json: bool, quiet: bool, **options: Any
+    store: Objects, kind: str, output: str | None, minus: str | None, as_json: bool, quiet: bool, **options: Any
 ) -> None:
     """Draw an image of STORE, north up: a quadrant, a CCD or the focal plane.
 

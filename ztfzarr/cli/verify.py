@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, counted, print_json, reporting, selecting
+from ztfzarr.cli.options import (
+    ALL_NIGHTS,
+    counted,
+    print_json,
+    reporting,
+    selecting,
+    source_options,
+    store_argument,
+)
 from ztfzarr.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
+@source_options
 @selecting
 @click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
 @reporting
 def verify(
-    store: str,
+    store: Objects,
     paths: tuple[str, ...],
+    source_options: dict[str, str],
     nights: tuple[int, int],
     ccds: tuple[int, ...],
     workers: int | None,
@@ -33,31 +48,31 @@ def verify(
     from ztfzarr.ingest.compare import compare_files
     from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
     from ztfzarr.store.check_products import entry_faults, made_places, version_faults
-    from ztfzarr.store.objects import open_objects
     from ztfzarr.store.register import open_raw
     from ztfzarr.store.versions import versions_of
 
     if paths and (nights, ccds) != (ALL_NIGHTS, CCDS):
         raise click.UsageError("--night and --ccds choose what is checked of STORE alone: give no PATH with them")
-    objects = open_objects(store)
     entries = 0
-    faults = metadata_faults(objects)
+    faults = metadata_faults(store)
     with progress(quiet) as shown:
         if paths:
-            checked, found = compare_files(objects, paths, workers=workers, step=shown.step, done=shown.advance)
+            checked, found = compare_files(
+                store, paths, source_options=source_options, workers=workers, step=shown.step, done=shown.advance
+            )
             if not checked and not found:
                 raise click.UsageError("nothing to compare: expected raw files in .fits or .fits.fz")
             faults += found
         else:
-            faults += table_faults(objects)
+            faults += table_faults(store)
             try:
-                files = present_files(open_raw(objects), Selection(*nights, ccds))
+                files = present_files(open_raw(store), Selection(*nights, ccds))
             except StoreError:  # the tables that name the files are damaged, and among the faults
                 files = []
             checked = len(files)
             shown.step("verify", checked)
-            faults += shard_faults(objects, files, workers=workers, done=shown.advance)
-            for version in versions_of(objects):
+            faults += shard_faults(store, files, workers=workers, done=shown.advance)
+            for version in versions_of(store):
                 faults += version_faults(version)
                 places = made_places(version)
                 shown.step(version.group, len(places))

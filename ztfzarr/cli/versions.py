@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from ztfzarr.cli.options import print_json
+from ztfzarr.cli.options import print_json, store_argument
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
 
 KIND: Final = click.Choice(["bias", "flat", "science"])
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.argument("kind", type=KIND)
 @click.argument("one")
 @click.argument("other")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def compare(store: str, kind: str, one: str, other: str, as_json: bool) -> None:
+def compare(store: Objects, kind: str, one: str, other: str, as_json: bool) -> None:
     """Say in what two versions of a product differ: their recipes, and each quadrant's pixels.
 
     Example: ztfzarr compare night.zarr bias v1 v2
@@ -45,11 +48,11 @@ def compare(store: str, kind: str, one: str, other: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.argument("kind", type=KIND)
 @click.argument("version")
 @click.confirmation_option(prompt="Delete this version for good?")
-def drop(store: str, kind: str, version: str) -> None:
+def drop(store: Objects, kind: str, version: str) -> None:
     """Delete a version of a product, unless another is made with it."""
     from ztfzarr.reduce.versions import drop as run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +13,7 @@ from ztfzarr.export.wcs import by_wcs
 from ztfzarr.geometry import FULL_SHAPE, PIXEL_SCALE
 from ztfzarr.sky import UNCERTAINTY, edge_distance, pixels_of, seen
 from ztfzarr.store.group import existing_document, open_raw, read_table
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.template import dimension_lengths
 
 TOLD: Final = ("exposure", "time", "night", "filter", "field", "exptime")
@@ -27,7 +26,7 @@ ATTRIBUTES: Final[dict[str, dict[str, str]]] = {
 
 
 def find(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     ra: float,
     dec: float,
     *,

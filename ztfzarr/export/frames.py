@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,7 +15,7 @@ from ztfzarr.recipe import Recipe, default_recipe, recipe_for
 from ztfzarr.reduce.calibrated import open_science
 from ztfzarr.store.check import Selection
 from ztfzarr.store.cube import open_cube
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.opening import open_version
 from ztfzarr.store.versions import find_version
 
@@ -49,7 +48,7 @@ class Frame:
         return f"{self.kind}/{self.version} {what}{band} CCD {self.ccd}"
 
 
-def frames(store: str | os.PathLike[str], kind: str, version: str, selection: Selection) -> list[Frame]:
+def frames(store: StoreLike, kind: str, version: str, selection: Selection) -> list[Frame]:
     """List the frames of a product that a selection has; science that is not stored is computed when it is read.
 
     Raises
@@ -67,7 +66,7 @@ def frames(store: str | os.PathLike[str], kind: str, version: str, selection: Se
     return sorted([*stored, *rest], key=lambda frame: (frame.labels["exposure"], frame.ccd))
 
 
-def _stored(store: str | os.PathLike[str], kind: str, version: str, selection: Selection) -> Iterator[Frame]:
+def _stored(store: StoreLike, kind: str, version: str, selection: Selection) -> Iterator[Frame]:
     dataset = open_version(store, kind, version)
     night = dataset["night"].values
     rows = np.flatnonzero((selection.first_night <= night) & (night <= selection.last_night))
@@ -81,7 +80,7 @@ def _stored(store: str | os.PathLike[str], kind: str, version: str, selection: S
         yield _frame(kind, version, one, dataset.attrs["recipe"], dataset.attrs["software"], said)
 
 
-def _of_the_sky(store: str | os.PathLike[str], selection: Selection) -> list[tuple[int, int]]:
+def _of_the_sky(store: StoreLike, selection: Selection) -> list[tuple[int, int]]:
     """List the exposures of the sky and CCDs that are in the cube."""
     cube = open_cube(store)
     night = cube["night"].values
@@ -93,7 +92,7 @@ def _of_the_sky(store: str | os.PathLike[str], selection: Selection) -> list[tup
     return [(int(exposures[t]), c + 1) for t, c in np.argwhere(present).tolist()]
 
 
-def _computed(store: str | os.PathLike[str], version: str, wanted: list[tuple[int, int]]) -> Iterator[Frame]:
+def _computed(store: StoreLike, version: str, wanted: list[tuple[int, int]]) -> Iterator[Frame]:
     science = open_science(store, version=version)
     rows = {int(e): row for row, e in enumerate(science["exposure"].values)}
     found = find_version(open_objects(store), "science", version)
@@ -116,7 +115,7 @@ def _frame(
     return Frame(kind, version, int(one["ccd"]), labels, images, recipe, software, made)
 
 
-def check_any(found: list[Frame], store: str | os.PathLike[str], kind: str, version: str) -> None:
+def check_any(found: list[Frame], store: StoreLike, kind: str, version: str) -> None:
     """Raise StoreError if there is nothing to export."""
     if not found:
-        raise StoreError(f"nothing of {kind}/{version} in {os.fspath(store)} is selected")
+        raise StoreError(f"nothing of {kind}/{version} in {open_objects(store).location} is selected")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from ztfzarr.ingest.headers import file_headers, row_of
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.ingest.restore import own_cards
 from ztfzarr.store.group import open_raw
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 
 # FITS 4.0's own name of DN; dimensionless images have no unit.
 UNITS: Final = {"DN": "adu", "DN2": "adu2", "e-": "electron"}
@@ -26,7 +25,7 @@ RAW_FILE: Final = ("EXTNAME", "FILENAME", "ORIGNAME", "NFRAMES", "HDUVERS")  # o
 Card = tuple[str, Any, str]
 
 
-def raw_headers(store: str | os.PathLike[str], frame: Frame) -> list[fits.Header]:
+def raw_headers(store: StoreLike, frame: Frame) -> list[fits.Header]:
     """Return the cards of the raw file of a frame of science: the primary's, then those of each quadrant."""
     group = open_raw(open_objects(store))
     blocks = file_headers(group, row_of(group, frame.labels["exposure"]), frame.ccd)

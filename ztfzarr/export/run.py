@@ -19,6 +19,7 @@ from ztfzarr.export.names import TEMPLATES, check_template, file_name
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.store.check import Selection
 from ztfzarr.store.files import write_file
+from ztfzarr.store.objects import StoreLike
 from ztfzarr.store.threads import windowed
 
 
@@ -45,7 +46,7 @@ class Events:
 
 
 def export(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     kind: str,
     directory: str | os.PathLike[str],
     *,
@@ -109,7 +110,7 @@ def export(
 class _Job:
     """Where and how frames are written."""
 
-    store: str | os.PathLike[str]
+    store: StoreLike
     directory: Path
     template: str
     compress: bool

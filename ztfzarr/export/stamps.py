@@ -19,7 +19,7 @@ from ztfzarr.export.headers import UNITS
 from ztfzarr.plot.sheet import contact_sheet
 from ztfzarr.reduce.calibrated import open_science
 from ztfzarr.store.files import write_file
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.opening import open_version
 from ztfzarr.store.versions import find_version
 
@@ -41,7 +41,7 @@ class Stamp:
 
 
 def stamps(
-    store: str | os.PathLike[str], matches: xr.Dataset, size: int, *, version: str = "v1"
+    store: StoreLike, matches: xr.Dataset, size: int, *, version: str = "v1"
 ) -> Iterator[Stamp | tuple[str, str]]:
     """Cut a square of science about each match.
 
@@ -75,7 +75,7 @@ def stamps(
 class _Sources:
     """Science of a store: the stored version, and what is computed."""
 
-    def __init__(self, store: str | os.PathLike[str], version: str) -> None:
+    def __init__(self, store: StoreLike, version: str) -> None:
         self.stored = None
         if find_version(open_objects(store), "science", version) is not None:
             self.stored = open_version(store, "science", version)
@@ -146,7 +146,7 @@ def _cards(stamp: Stamp, position: tuple[float, float], version: str) -> list[tu
 
 
 def write_stamps(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     matches: xr.Dataset,
     directory: str | os.PathLike[str],
     position: tuple[float, float],

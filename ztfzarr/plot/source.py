@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,7 +15,7 @@ from ztfzarr.plot.axes import dashed, described
 from ztfzarr.plot.image import by_quadrant
 from ztfzarr.reduce.calibrated import open_science
 from ztfzarr.store.cube import open_cube
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.opening import open_version
 from ztfzarr.store.versions import find_version
 
@@ -48,7 +47,7 @@ class Shown:
     others: int
 
 
-def chosen(store: str | os.PathLike[str], wanted: Wanted) -> Shown:
+def chosen(store: StoreLike, wanted: Wanted) -> Shown:
     """Choose an image of a store.
 
     Raises
@@ -63,7 +62,7 @@ def chosen(store: str | os.PathLike[str], wanted: Wanted) -> Shown:
     return Shown(array, f"{head}\n{line}", others)
 
 
-def subtracted(store: str | os.PathLike[str], wanted: Wanted, version: str) -> Shown:
+def subtracted(store: StoreLike, wanted: Wanted, version: str) -> Shown:
     """Choose an image, and subtract the same of another version."""
     one = chosen(store, wanted)
     labels = {n: c.values[()] for n, c in one.array.coords.items() if not c.ndim}
@@ -78,7 +77,7 @@ def subtracted(store: str | os.PathLike[str], wanted: Wanted, version: str) -> S
     return Shown(array, f"{wanted.kind} {wanted.version} − {version}\n{line}", one.others)
 
 
-def _opened(store: str | os.PathLike[str], wanted: Wanted) -> tuple[xr.Dataset, str, str]:
+def _opened(store: StoreLike, wanted: Wanted) -> tuple[xr.Dataset, str, str]:
     """Open the group that has what is wanted: Dataset, variable, and a name for the title."""
     name = f"{wanted.kind} {wanted.version}"
     if wanted.kind == "raw":

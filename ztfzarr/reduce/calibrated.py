@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from ztfzarr.recipe import Recipe, default_recipe, recipe_for
 from ztfzarr.reduce.calibrator import Calibrator, Where
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.versions import existing_version, find_version
 
@@ -39,7 +39,9 @@ class ScienceArray(LazyArray):
                 values[place] = self.calibrator.pixels(t, c + 1, Where(*image), self.name)
 
 
-def open_science(store: str | os.PathLike[str], *, version: str = "v1") -> xr.Dataset:
+def open_science(
+    store: StoreLike, *, version: str = "v1", storage_options: Mapping[str, str] | None = None
+) -> xr.Dataset:
     """Open science computed from raw and masters as it is asked for, whether or not the version is stored.
 
     Parameters
@@ -48,6 +50,8 @@ def open_science(store: str | os.PathLike[str], *, version: str = "v1") -> xr.Da
         Of the store.
     version : str
         Whose recipe to follow; the defaults' if the store has no such version of science.
+    storage_options : mapping of str, optional
+        Credentials and settings of an object store, by obstore's names; default the environment's.
 
     Returns
     -------
@@ -63,10 +67,10 @@ def open_science(store: str | os.PathLike[str], *, version: str = "v1") -> xr.Da
     ValueError
         When pixels are asked for that no master calibrates.
     """
-    objects = open_objects(store)
+    objects = open_objects(store, storage_options)
     stored = find_version(objects, "science", version)
     recipe = recipe_for("science", default_recipe()) if stored is None else stored.recipe
-    cube = open_cube(store)
+    cube = open_cube(objects)
     cube = cube.isel(time=np.flatnonzero(cube["imgtype"].values == "object"))
     return calibrated(cube, recipe, objects)
 

@@ -34,15 +34,15 @@ class Inputs:
 
     def open(self, objects: Objects) -> xr.Dataset:
         """Open the exposures, (time, ccd 1, …), sorted by time, lazily indexed."""
-        cube = _cube(objects.location, self.length)
+        cube = _cube(objects, self.length)
         chosen = np.flatnonzero(np.isin(cube["exposure"].values, self.exposures))
         return cube.isel(time=chosen).sel(ccd=[self.ccd])
 
 
 @lru_cache(maxsize=1)
-def _cube(location: str, length: int) -> xr.Dataset:
+def _cube(objects: Objects, length: int) -> xr.Dataset:
     """Open a cube once a process for all the tasks of a run; ``length`` tells one that has grown."""
-    return open_cube(location)
+    return open_cube(objects)
 
 
 def master_inputs(objects: Objects, version: Version, selection: Selection) -> Iterator[Inputs]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +14,7 @@ from ztfzarr.reduce.inputs import Inputs, master_inputs
 from ztfzarr.reduce.report import Selection
 from ztfzarr.reduce.shelf import open_shelf
 from ztfzarr.store.group import array_of, open_raw, read_table
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.products import FILTERS
 from ztfzarr.store.versions import Version, find_version, versions_of
 
@@ -46,7 +45,7 @@ class ProductNight:
     quality: str
 
 
-def product_nights(store: str | os.PathLike[str], selection: Selection | None = None) -> list[ProductNight]:
+def product_nights(store: StoreLike, selection: Selection | None = None) -> list[ProductNight]:
     """List the products of a store.
 
     Parameters

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,19 @@ from ztfzarr.recipe import Recipe, check_recipe, default_recipe
 from ztfzarr.reduce.provenance import published_provenance
 from ztfzarr.store.entries import Entry, fill_entry, mark_entries
 from ztfzarr.store.group import array_of
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.products import FILTERS
 from ztfzarr.store.versions import Version, made, prepare_version
 
 
 def publish(
     product: xr.Dataset,
-    store: str | os.PathLike[str],
+    store: StoreLike,
     kind: str,
     *,
     version: str = "v1",
     recipe: Recipe | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> int:
     """Write a product into a version of a store, entry by entry.
 
@@ -44,6 +44,8 @@ def publish(
     recipe : dict, optional
         What was done, from :func:`ztfzarr.recipe.read_recipe`; default an existing version's own, else the
         defaults.
+    storage_options : mapping of str, optional
+        Credentials and settings of an object store, by obstore's names; default the environment's.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def publish(
     """
     if recipe is not None:
         check_recipe(recipe)
-    target = prepare_version(open_objects(store), kind, version, recipe, default_recipe(version))
+    target = prepare_version(open_objects(store, storage_options), kind, version, recipe, default_recipe(version))
     done = made(target)
     count = 0
     for place, entry in _entries(target, product):

@@ -20,7 +20,7 @@ from ztfzarr.reduce.levels import freeze_levels
 from ztfzarr.reduce.report import Events, Report, Selection
 from ztfzarr.reduce.science import Shot, make_science, new_task, shots
 from ztfzarr.store.entries import Entry, mark_entries
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.threads import windowed_futures
 from ztfzarr.store.versions import Version, existing_version, made, prepare_version
 
@@ -31,7 +31,7 @@ Make = Callable[[Any], list[Entry]]
 
 
 def reduce(
-    store: str | os.PathLike[str],
+    store: StoreLike,
     kinds: Sequence[str] = ORDER,
     *,
     version: str = "v1",

@@ -22,7 +22,7 @@ from ztfzarr.reduce.report import Selection
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.entries import Entry, create_entry, encode_part
 from ztfzarr.store.group import open_raw, read_table
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.shard import Position
 from ztfzarr.store.versions import Version, existing_version
@@ -68,23 +68,22 @@ class Sample:
 class Task:
     """What the exposures of a run share: the store, the version of science, and a name for this run alone."""
 
-    location: str
+    objects: Objects
     version: str
     run: str
 
 
 def new_task(version: Version) -> Task:
     """Name a run that makes entries of a version."""
-    return Task(version.objects.location, version.name, uuid.uuid4().hex)
+    return Task(version.objects, version.name, uuid.uuid4().hex)
 
 
 @lru_cache(maxsize=1)
 def _opened(task: Task) -> tuple[Version, Calibrator, HeldImages]:
     """Open once a process what a task needs."""
-    objects = open_objects(task.location)
-    version = existing_version(objects, "science", task.version)
-    masters = [existing_version(objects, kind, version.recipe["science"][kind]) for kind in ("bias", "flat")]
-    calibrator = Calibrator(open_cube(task.location), masters[0], masters[1], version.recipe)
+    version = existing_version(task.objects, "science", task.version)
+    masters = [existing_version(task.objects, kind, version.recipe["science"][kind]) for kind in ("bias", "flat")]
+    calibrator = Calibrator(open_cube(task.objects), masters[0], masters[1], version.recipe)
     return version, calibrator, HeldImages(calibrator, tuple(version.pixels))
 
 

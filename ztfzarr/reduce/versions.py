@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +12,7 @@ from ztfzarr.errors import StoreError
 from ztfzarr.recipe import differences
 from ztfzarr.store.check_products import entry_name, labels_of
 from ztfzarr.store.lock import lock
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.register import array_of
 from ztfzarr.store.versions import Version, existing_version, made, versions_of
 
@@ -37,7 +36,7 @@ class Difference:
 
 
 def compare(
-    store: str | os.PathLike[str], kind: str, one: str, other: str
+    store: StoreLike, kind: str, one: str, other: str
 ) -> tuple[list[tuple[str, Any, Any]], Iterator[Difference]]:
     """Compare two versions of a product.
 
@@ -88,7 +87,7 @@ def _difference(entry: str, quadrant: int, image: Any) -> Difference:
     return Difference(entry, quadrant, median, sigma, float(np.abs(values).max()), float(np.mean(values == 0)))
 
 
-def drop(store: str | os.PathLike[str], kind: str, name: str) -> int:
+def drop(store: StoreLike, kind: str, name: str) -> int:
     """Delete a version of a product; return the number of objects deleted.
 
     Raises

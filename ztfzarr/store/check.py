@@ -77,23 +77,51 @@ def _same_array(own: dict[str, Any], seen: dict[str, Any]) -> bool:
     return longer and {**own, "shape": None} == {**seen, "shape": None}
 
 
+@dataclass(frozen=True)
+class PresentFile:
+    """A file in the cube: its row along time, exposure number and CCD."""
+
+    row: int
+    exposure: int
+    ccd: int
+
+    def __str__(self) -> str:
+        return f"exposure {self.exposure}, CCD {self.ccd}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong in an array, in one line; ``file`` is the one that is hit, if it is a single one."""
+
+    array: str
+    text: str
+    file: PresentFile | None = None
+
+
 def table_faults(objects: Objects) -> Iterator[str]:
     """Read every table, each chunk against its checksum, and look for objects and entries that must be there."""
+    return (fault.text for fault in faults_of_tables(objects))
+
+
+def faults_of_tables(objects: Objects) -> Iterator[Fault]:
+    """Find what :func:`table_faults` describes."""
     arrays, group = arrays_of(existing_document(objects)), open_raw(objects)
     tables: dict[str, Any] = {}
     for name in ("present", *COORDINATES, *LABELS, *(n for n in TABLES if n != "present")):
-        yield from _missing_objects(objects, name, arrays[name])
+        for line in _missing_objects(objects, name, arrays[name]):
+            yield Fault(name, line)
         try:
             tables[name] = read_table(group, name)
         except StoreError as error:
-            yield str(error)
+            yield Fault(name, str(error))
     if "present" not in tables or "exposure" not in tables:
         return
     for name in (n for n in MUST_HAVE if n in tables):
         empty = tables[name] == DATA[name].fill
         lost = (tables["present"] == 1) & (empty.any(axis=2) if empty.ndim == 3 else empty)
         for row, ccd in np.argwhere(lost):
-            yield f"{GROUP}/{name}: exposure {tables['exposure'][row]}, CCD {ccd + 1}: no entry"
+            file = PresentFile(int(row), int(tables["exposure"][row]), int(ccd) + 1)
+            yield Fault(name, f"{GROUP}/{name}: {file}: no entry", file)
 
 
 def _missing_objects(objects: Objects, name: str, array: dict[str, Any]) -> Iterator[str]:
@@ -105,15 +133,6 @@ def _missing_objects(objects: Objects, name: str, array: dict[str, Any]) -> Iter
         key = "/".join([f"{GROUP}/{name}/c", *map(str, position)])
         if key not in there:
             yield f"{GROUP}/{name}: object {key} is missing; its entries read as absent"
-
-
-@dataclass(frozen=True)
-class PresentFile:
-    """A file in the cube: its row along time, exposure number and CCD."""
-
-    row: int
-    exposure: int
-    ccd: int
 
 
 def present_files(group: zarr.Group, selection: Selection) -> list[PresentFile]:
@@ -133,39 +152,50 @@ def shard_faults(
     done: Callable[[], None] | None = None,
 ) -> Iterator[str]:
     """Check every chunk of the files' shards, and their headers: one line a fault, naming the pixels it hits."""
+    return (fault.text for fault in faults_of_files(objects, files, workers=workers, done=done))
+
+
+def faults_of_files(
+    objects: Objects,
+    files: list[PresentFile],
+    *,
+    workers: int | None = None,
+    done: Callable[[], None] | None = None,
+) -> Iterator[Fault]:
+    """Find what :func:`shard_faults` describes."""
     document = existing_document(objects)
     forms = {name: shard_format(arrays_of(document)[name]) for name in FILE_OWNED}
     header = open_raw(objects)["header"]
 
-    def check(file: PresentFile) -> list[str]:
-        found = [*_header_faults(header, file)]
+    def check(file: PresentFile) -> list[Fault]:
+        found = [Fault("header", line, file) for line in _header_faults(header, file)]
         for name in FILE_OWNED:
             key = object_key(document, name, (file.row, file.ccd))
-            found += _object_faults(objects, key, name, forms[name], file)
+            lines = _object_faults(objects, key, name, forms[name], file)
+            found += [Fault(name, line, file) for line in lines]
         return found
 
     workers = workers or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(workers) as pool:
-        for lines in windowed(pool, check, files, 4 * workers):
+        for faults_of_file in windowed(pool, check, files, 4 * workers):
             if done is not None:
                 done()
-            yield from lines
+            yield from faults_of_file
 
 
 def _object_faults(objects: Objects, key: str, name: str, form: ShardFormat, file: PresentFile) -> Iterator[str]:
-    where = f"exposure {file.exposure}, CCD {file.ccd}"
     try:
         data = objects.get(key)
     except FileNotFoundError:
-        yield f"{GROUP}/{name}: {where}: object {key} is missing; its pixels read as NaN"
+        yield f"{GROUP}/{name}: {file}: object {key} is missing; its pixels read as NaN"
         return
     bad = bad_chunks(form, data)
     if bad is None:
-        yield f"{GROUP}/{name}: {where}: index of {key} is damaged"
+        yield f"{GROUP}/{name}: {file}: index of {key} is damaged"
         return
     for position in bad:
         hit = pixels_of(form, position[-3:]) if name in ("raw", "overscan") else ""
-        yield f"{GROUP}/{name}: {where}{hit}: checksum does not hold in {key}"
+        yield f"{GROUP}/{name}: {file}{hit}: checksum does not hold in {key}"
 
 
 def pixels_of(form: ShardFormat, position: tuple[int, ...]) -> str:
@@ -176,7 +206,7 @@ def pixels_of(form: ShardFormat, position: tuple[int, ...]) -> str:
 
 
 def _header_faults(header: Any, file: PresentFile) -> Iterator[str]:
-    where = f"{GROUP}/header: exposure {file.exposure}, CCD {file.ccd}"
+    where = f"{GROUP}/header: {file}"
     try:
         blocks = np.asarray(header[file.row, file.ccd - 1])
     except (ValueError, RuntimeError, OSError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from xarray.core import indexing
 
 from ztfzarr.store.decoded import DecodedArray
 from ztfzarr.store.group import existing_document
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.raw import DATA, GROUP
 from ztfzarr.store.template import arrays_of
 
@@ -20,13 +20,15 @@ from ztfzarr.store.template import arrays_of
 STORAGE: Final = ("zscale", "zzero", "zdither", "header", "image", "hdu")
 
 
-def open_cube(store: str | os.PathLike[str]) -> xr.Dataset:
+def open_cube(store: StoreLike, *, storage_options: Mapping[str, str] | None = None) -> xr.Dataset:
     """Open the raw exposures of a store in DN.
 
     Parameters
     ----------
     store : path or URL
         Of the store.
+    storage_options : mapping of str, optional
+        Credentials and settings of an object store, by obstore's names; default the environment's.
 
     Returns
     -------
@@ -40,14 +42,16 @@ def open_cube(store: str | os.PathLike[str]) -> xr.Dataset:
     ------
     StoreError
         If there is no such store, or it is of another format.
+    AccessError
+        If it cannot be reached, or does not let us in.
     """
-    objects = open_objects(store)
+    objects = open_objects(store, storage_options)
     arrays = arrays_of(existing_document(objects))
     dataset = _open_plain(objects)
     opening = uuid.uuid4().hex
     for name, first_image in (("raw", 0), ("overscan", 4)):
         attributes = {"long_name": DATA[name].long_name.split(" as ")[0], "units": "DN"}
-        decoded = DecodedArray(objects.location, arrays, name, first_image, dataset.sizes["time"], opening)
+        decoded = DecodedArray(objects, arrays, name, first_image, dataset.sizes["time"], opening)
         data = indexing.LazilyIndexedArray(decoded)
         dataset[name] = xr.Variable(DATA[name].dims, data, attributes)
     time = dataset["time"].values
@@ -58,8 +62,7 @@ def open_cube(store: str | os.PathLike[str]) -> xr.Dataset:
 
 def _open_plain(objects: Objects) -> xr.Dataset:
     # By the group's own path: with group= xarray looks for consolidated metadata of the store's root first.
-    location = f"{objects.location.rstrip('/')}/{GROUP}"
-    store = open_objects(location).zarr_store(read_only=True)
+    store = objects.zarr_store(read_only=True, path=GROUP)
     dataset: xr.Dataset = xr.open_zarr(
         store, chunks=None, consolidated=True, zarr_format=3, drop_variables=STORAGE
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -13,18 +13,20 @@ from typing import Any, Final
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store
+from zarr.storage import StorePath
 
 from ztfzarr.errors import StoreError
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.store.lazy import Indices, LazyArray
-from ztfzarr.store.objects import Objects, open_objects
+from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
 from ztfzarr.store.scales import FILES_HELD, Scales, held_scales
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
-from ztfzarr.store.threads import windowed
+from ztfzarr.store.threads import in_flight, windowed
 
-FETCHERS: Final = 32  # requests under way at once; an object store answers them together
+# Requests under way at once, which an object store answers together: a cutout of 50 exposures is 150 of them.
+FETCHERS: Final = 128
+FILES_AHEAD: Final = 64
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
 
@@ -83,8 +85,8 @@ class DecodedArray(LazyArray):
 
     Parameters
     ----------
-    location : str
-        Of the store.
+    objects : Objects
+        The store.
     arrays : dict
         ``zarr.json`` of the group's arrays.
     name : str
@@ -99,7 +101,7 @@ class DecodedArray(LazyArray):
 
     def __init__(
         self,
-        location: str,
+        objects: Objects,
         arrays: dict[str, dict[str, Any]],
         name: str,
         first_image: int,
@@ -107,10 +109,11 @@ class DecodedArray(LazyArray):
         opening: str,
     ) -> None:
         super().__init__((exposures, *arrays[name]["shape"][1:]), np.float32, opening)
-        self.location = location
+        self.objects = objects
         self.name = name
         self.first_image = first_image
         self.forms = {n: shard_format(arrays[n]) for n in (name, "zscale", "zzero")}
+        self.tables = {n: arrays[n] for n in ("present", "zdither")}
 
     def read_into(self, values: NDArray[np.float32], picked: list[Indices]) -> None:
         """Fetch and decode the chunks that a selection touches."""
@@ -122,15 +125,18 @@ class DecodedArray(LazyArray):
         for place in dithers:
             absent[place] = False
         values[absent] = np.nan
-        fetch = partial(self._tiles, block, values)
+        begin = partial(self._begin, block, values)
         chunk = int(np.prod(self.forms[self.name].chunk))
-        ahead = min(FETCHERS, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
-        tiles = (tile for found in windowed(_fetchers(), fetch, dithers.items(), ahead) for tile in found)
+        ahead = min(FILES_AHEAD, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
+        tiles = (tile for found in in_flight(begin, dithers.items(), ahead) for tile in found.result())
         for _ in windowed(_decoders(), self._decode, tiles, DECODES_AHEAD):
             pass
 
     def _dithers(self, block: Block) -> dict[tuple[int, int], NDArray[np.int16]]:
-        """Return ``zdither`` (image) of the files that are present, by their indices in the block."""
+        """Return ``zdither`` (image) of the files that are present, by their indices in the block.
+
+        Present is read first, the reverse of the writers' order: what is marked has its other entries.
+        """
         if block.time.size * block.ccd.size <= FILES_HELD:
             held = {
                 (i, j): held_scales().get((self.opening, t, c))
@@ -140,19 +146,32 @@ class DecodedArray(LazyArray):
             known = {place: scales.zdither for place, scales in held.items() if scales is not None}
             if len(known) == len(held):
                 return known
-        present, zdither = _tables(_opened(self.location), block)
+        present, zdither = (self._table(name, block) for name in ("present", "zdither"))
         return {(int(t), int(c)): zdither[t, c].copy() for t, c in np.argwhere(present == 1)}
 
-    def _tiles(
+    def _begin(
         self, block: Block, values: NDArray[np.float32], item: tuple[tuple[int, int], NDArray[np.int16]]
+    ) -> Future[list[Tile]]:
+        """Ask for all of a file that a block touches, at once.
+
+        What waits for others is submitted after them, and threads take work in order: none waits for ever.
+        """
+        (i, j), zdither = item
+        place = int(block.time[i]), int(block.ccd[j])
+        scales = self._scales(place, zdither)
+        return _fetchers().submit(self._tiles, block, values[i, j], place, zdither, scales)
+
+    def _tiles(
+        self,
+        block: Block,
+        out: NDArray[np.float32],
+        place: tuple[int, int],
+        zdither: NDArray[np.int16],
+        waiting: Callable[[], Scales | None],
     ) -> list[Tile]:
         """Fetch the chunks of a file that a block touches."""
-        (i, j), zdither = item
-        objects = _opened(self.location)
-        place = int(block.time[i]), int(block.ccd[j])
-        out = values[i, j]
-        chunks = self._read(objects, self.name, place, block.positions)
-        scales = self._scales(objects, place, zdither)
+        chunks = self._read(self.name, place, block.positions)
+        scales = waiting()
         if chunks is None or scales is None:
             out[...] = np.nan  # a lost object; ztfzarr verify names it
             return []
@@ -171,30 +190,43 @@ class DecodedArray(LazyArray):
                     tiles.append(Tile(data, y, x, out[k], scales.zscale[image], scales.zzero[image], dither, key))
         return tiles
 
-    def _scales(self, objects: Objects, place: tuple[int, int], zdither: NDArray[np.int16]) -> Scales | None:
-        """Return the scales of a present file, from those held or from the store; None if an object is lost."""
-        key = (self.opening, *place)
-        scales = held_scales().get(key)
-        if scales is None:
-            found = [self._table_of(objects, name, place) for name in ("zscale", "zzero")]
-            if found[0] is None or found[1] is None:
+    def _scales(self, place: tuple[int, int], zdither: NDArray[np.int16]) -> Callable[[], Scales | None]:
+        """Ask for the scales of a present file, unless they are held; when called, None if an object is lost."""
+        held = held_scales().get((self.opening, *place))
+        if held is not None:
+            return lambda: held
+        asked = [_fetchers().submit(self._table_of, name, place) for name in ("zscale", "zzero")]
+
+        def scales() -> Scales | None:
+            zscale, zzero = (table.result() for table in asked)
+            if zscale is None or zzero is None:
                 return None
-            scales = Scales(zdither, found[0], found[1])
-            held_scales().hold(key, scales)
+            held_scales().hold((self.opening, *place), Scales(zdither, zscale, zzero))
+            return Scales(zdither, zscale, zzero)
+
         return scales
 
-    def _table_of(self, objects: Objects, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
+    def _table_of(self, name: str, place: tuple[int, int]) -> NDArray[np.float64] | None:
         """Read ``zscale`` or ``zzero`` of a file, (image, y)."""
-        chunks = self._read(objects, name, place, [(0, 0, 0, 0)])
+        chunks = self._read(name, place, [(0, 0, 0, 0)])
         if not chunks:
             return None
         values = decode_chunk(self.forms[name], chunks[0, 0, 0, 0], lambda: self._key(name, place))
         return np.asarray(values[0, 0], np.float64)
 
     def _read(
-        self, objects: Objects, name: str, place: tuple[int, int], positions: Sequence[Position]
+        self, name: str, place: tuple[int, int], positions: Sequence[Position]
     ) -> dict[Position, bytes] | None:
-        return read_chunks(objects, self._key(name, place), self.forms[name], positions)
+        return read_chunks(self.objects, self._key(name, place), self.forms[name], positions)
+
+    def _table(self, name: str, block: Block) -> NDArray[Any]:
+        """Read a table's entries of a block, (time, ccd, …), by the metadata as opened: without asking for it."""
+        try:
+            path = StorePath(self.objects.zarr_store(read_only=True), f"{GROUP}/{name}")
+            array = zarr.Array.from_dict(path, self.tables[name])
+            return np.asarray(array.oindex[_sliced(block.time), _sliced(block.ccd)])
+        except (ValueError, RuntimeError, IndexError, FileNotFoundError) as error:
+            raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None
 
     def _key(self, name: str, place: tuple[int, int]) -> str:
         return file_key(name, len(self.forms[name].grid), place)
@@ -241,30 +273,6 @@ def _outer(y: slice | Indices, x: slice | Indices) -> tuple[Any, Any]:
     return rows[:, None], columns[None, :]
 
 
-def _tables(objects: Objects, block: Block) -> tuple[NDArray[np.int8], NDArray[np.int16]]:
-    """Read ``present`` (time, ccd) and then ``zdither`` (time, ccd, image) of a block.
-
-    In that order, which is the reverse of the writers': what is marked present has its other entries.
-    """
-    store = objects.zarr_store(read_only=True)
-    present, zdither = (_table(store, name, block) for name in ("present", "zdither"))
-    return present, zdither
-
-
-def _table(store: Store, name: str, block: Block) -> NDArray[Any]:
-    try:
-        array = zarr.open_array(store, path=f"{GROUP}/{name}", mode="r")
-        return np.asarray(array.oindex[_sliced(block.time), _sliced(block.ccd)])
-    except (ValueError, RuntimeError, IndexError, FileNotFoundError) as error:
-        raise StoreError(f"{GROUP}/{name} is damaged ({str(error).splitlines()[0]})") from None
-
-
-@cache
-def _opened(location: str) -> Objects:
-    """Open a store's location once a process: a client of an object store keeps its connections."""
-    return open_objects(location)
-
-
 @cache
 def _fetchers() -> ThreadPoolExecutor:
     """Threads that wait for the store."""
@@ -278,5 +286,5 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 # A forked process has its parent's pools but not their threads: work given to those would wait for ever.
-for _shared in (_opened, held_scales, _fetchers, _decoders):
+for _shared in (held_scales, _fetchers, _decoders):
     os.register_at_fork(after_in_child=_shared.cache_clear)

@@ -60,7 +60,7 @@ def open_raw(objects: Objects, *, read_only: bool = True) -> zarr.Group:
     """Open the raw group with zarr: consolidated to read, array by array to write."""
     store = objects.zarr_store(read_only=read_only)
     mode = "r" if read_only else "r+"
-    return zarr.open_group(store, path=GROUP, mode=mode, use_consolidated=read_only)  # type: ignore[arg-type]
+    return zarr.open_group(store, path=GROUP, mode=mode, use_consolidated=read_only, zarr_format=3)  # type: ignore[arg-type]
 
 
 def read_table(group: zarr.Group, name: str, place: Any = ...) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ztfzarr.geometry import CCDS
 from ztfzarr.store.group import existing_document, open_raw, read_table
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.raw import GROUP
 from ztfzarr.store.template import dimension_lengths
 from ztfzarr.store.versions import Version, made, versions_of
@@ -31,7 +30,7 @@ class Night:
     missing: int
 
 
-def nights(store: str | os.PathLike[str]) -> list[Night]:
+def nights(store: StoreLike) -> list[Night]:
     """List the nights of a store, in order of date."""
     objects = open_objects(store)
     existing_document(objects)
@@ -85,7 +84,7 @@ class Summary:
     products: list[ProductSummary]
 
 
-def summary(store: str | os.PathLike[str]) -> Summary:
+def summary(store: StoreLike) -> Summary:
     """Summarise a store; lists all its objects for the sizes."""
     objects = open_objects(store)
     lengths = dimension_lengths(existing_document(objects))

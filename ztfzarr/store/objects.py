@@ -10,19 +10,15 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
-import obstore
-from obstore.exceptions import AlreadyExistsError
-from obstore.store import ObjectStore as ObstoreStore
-from obstore.store import from_url
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
 from ztfzarr.errors import naming
 
@@ -49,6 +45,9 @@ class Objects(Protocol):
 
     location: str
 
+    def __hash__(self) -> int:
+        """Spaces at one location, opened with the same options, are equal."""
+
     def get(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if it is absent."""
 
@@ -73,21 +72,38 @@ class Objects(Protocol):
     def children(self, prefix: str) -> list[str]:
         """Return the names directly below ``prefix`` that have something below them, sorted."""
 
-    def zarr_store(self, *, read_only: bool) -> Store:
-        """Return the same space as a store of zarr's."""
+    def zarr_store(self, *, read_only: bool, path: str = "") -> Store:
+        """Return the same space, or what is below ``path``, as a store of zarr's."""
 
 
-def open_objects(location: str | os.PathLike[str]) -> Objects:
-    """Open a store's location: a path, or a URL such as ``s3://bucket/prefix``.
+# How users name a store; one that is open already is taken as it is.
+StoreLike: TypeAlias = str | os.PathLike[str] | Objects
 
-    Credentials of object stores come from the environment, as obstore reads them.
+
+def open_objects(store: StoreLike, storage_options: Mapping[str, str] | None = None) -> Objects:
+    """Open a store.
+
+    Parameters
+    ----------
+    store : path, URL or Objects
+        A folder, or a URL such as ``s3://bucket/prefix``.
+    storage_options : mapping of str, optional
+        Credentials and settings of the object store, as :func:`ztfzarr.store.remote.open_url` takes them. What
+        is not there comes from the environment. Kept in memory only, never stored or shown.
+
+    Raises
+    ------
+    StoreError
+        If the options are not valid.
     """
-    text = os.fspath(location)
-    if text.startswith("file://"):
-        return LocalObjects(text.removeprefix("file://"))
-    if "://" in text:
-        return RemoteObjects(text)
-    return LocalObjects(text)
+    if not isinstance(store, str | os.PathLike):
+        return store
+    text = os.fspath(store)
+    if "://" in text and not text.startswith("file://"):
+        from ztfzarr.store.remote import RemoteObjects  # obstore is not needed for folders
+
+        return RemoteObjects(text, storage_options)
+    return LocalObjects(text.removeprefix("file://"))
 
 
 class LocalObjects:
@@ -96,6 +112,12 @@ class LocalObjects:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.location = str(self.root)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalObjects) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
 
     def get(self, key: str) -> bytes:
         """Return a file's bytes; FileNotFoundError if it is absent."""
@@ -159,11 +181,11 @@ class LocalObjects:
         folder = self.root / prefix
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
-    def zarr_store(self, *, read_only: bool) -> Store:
-        """Return the folder as a store of zarr's, whose writes are durable."""
+    def zarr_store(self, *, read_only: bool, path: str = "") -> Store:
+        """Return the folder, or one in it, as a store of zarr's, whose writes are durable."""
         if read_only:
-            return LocalStore(self.root, read_only=True)
-        return DurableStore(self.root)
+            return LocalStore(self.root / path, read_only=True)
+        return DurableStore(self.root / path)
 
 
 class DurableStore(LocalStore):
@@ -231,68 +253,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def open_url(url: str) -> ObstoreStore:
-    """Open a prefix of an object store, or a folder of a web server; credentials from the environment."""
-    if url.startswith("http://"):
-        return from_url(url, client_options={"allow_http": True})
-    # Any options, even {}, would undo what the environment says, such as AWS_ALLOW_HTTP of a site's own server.
-    return from_url(url)
-
-
-class RemoteObjects:
-    """A prefix of an object store, through obstore."""
-
-    def __init__(self, url: str) -> None:
-        self.location = url.rstrip("/")
-        self.store = open_url(self.location)
-
-    def get(self, key: str) -> bytes:
-        """Return an object's bytes; FileNotFoundError if it is absent."""
-        return bytes(obstore.get(self.store, key).bytes())
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return part of an object's bytes."""
-        return bytes(obstore.get_range(self.store, key, start=start, length=length))
-
-    def get_tail(self, key: str, length: int) -> bytes:
-        """Return the last bytes of an object, by a suffix request."""
-        return bytes(obstore.get(self.store, key, options={"range": {"suffix": length}}).bytes())
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object whole; object stores replace atomically."""
-        obstore.put(self.store, key, data)
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write with ``If-None-Match: *``.
-
-        A request that is repeated because its answer was lost finds the object that it just made.
-        """
-        try:
-            obstore.put(self.store, key, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            with suppress(FileNotFoundError):
-                return self.get(key) == data
-            return False
-        return True
-
-    def delete(self, key: str) -> None:
-        """Remove an object."""
-        with suppress(FileNotFoundError):
-            obstore.delete(self.store, key)
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """List the objects below a prefix."""
-        for batch in obstore.list(self.store, prefix):
-            for meta in batch:
-                yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
-
-    def children(self, prefix: str) -> list[str]:
-        """Return the common prefixes below a prefix."""
-        found = obstore.list_with_delimiter(self.store, f"{prefix}/")["common_prefixes"]
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
-
-    def zarr_store(self, *, read_only: bool) -> Store:
-        """Return the prefix as a store of zarr's."""
-        return ObjectStore(self.store, read_only=read_only)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import xarray as xr
 
-from ztfzarr.store.objects import open_objects
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.versions import existing_version
 
 
-def open_version(store: str | os.PathLike[str], kind: str, version: str = "v1") -> xr.Dataset:
+def open_version(store: StoreLike, kind: str, version: str = "v1") -> xr.Dataset:
     """Open a version of a product.
 
     Parameters
     ----------
     store : path or URL
-        Of the store.
+        Of the store, or the opened :class:`~ztfzarr.store.objects.Objects`.
     kind : str
         ``bias``, ``flat`` or ``science``.
     version : str
@@ -36,8 +34,7 @@ def open_version(store: str | os.PathLike[str], kind: str, version: str = "v1") 
         If the store has no such version.
     """
     found = existing_version(open_objects(store), kind, version)
-    location = f"{found.objects.location.rstrip('/')}/{found.group}"
-    group = open_objects(location).zarr_store(read_only=True)
+    group = found.objects.zarr_store(read_only=True, path=found.group)
     dataset: xr.Dataset = xr.open_zarr(group, chunks=None, consolidated=True, zarr_format=3)
     rows = dataset[found.product.rows].values
     if np.all(rows[1:] >= rows[:-1]):

@@ -195,6 +195,19 @@ def fill(
     StoreError
         If an object is there already with other content: an unfinished ingest of another file left it.
     """
+    # Nothing is put before all is encoded: a file that fails half-way leaves nothing behind.
+    for name, (path, shard) in encoded_file(document, key, values).items():
+        form = shard_format(arrays_of(document)[name])
+        if not objects.create(path, shard) and not same_content(form, shard, objects.get(path)):
+            raise StoreError(
+                f"{path} was left by an unfinished ingest of another file: finish that one, or delete the object"
+            )
+
+
+def encoded_file(
+    document: dict[str, Any], key: tuple[int, int], values: dict[str, NDArray[Any]]
+) -> dict[str, tuple[str, bytes]]:
+    """Encode the file-owned objects of a file, as :func:`fill` takes it: key and bytes of each, by array."""
     encoded = {}
     for name in FILE_OWNED:
         expected = tuple(arrays_of(document)[name]["shape"][2:])
@@ -202,13 +215,8 @@ def fill(
             raise StoreError(f"{name} of shape {values[name].shape}, expected {expected} as in the cube")
         form = shard_format(arrays_of(document)[name])
         shard = encode_shard(form, values[name][None, None], VARIABLES[name].fill)
-        encoded[name] = (object_key(document, name, key), form, shard)
-    # Nothing is put before all is encoded: a file that fails half-way leaves nothing behind.
-    for path, form, shard in encoded.values():
-        if not objects.create(path, shard) and not same_content(form, shard, objects.get(path)):
-            raise StoreError(
-                f"{path} was left by an unfinished ingest of another file: finish that one, or delete the object"
-            )
+        encoded[name] = (object_key(document, name, key), shard)
+    return encoded
 
 
 def mark(objects: Objects, files: Sequence[FilledFile], *, waiting: Waiting | None = None) -> list[FilledFile]:

@@ -9,6 +9,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from ztfzarr.errors import StoreError
+from ztfzarr.geometry import N_HDU
+from ztfzarr.store.group import read_table
 from ztfzarr.store.lock import Lock
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import DOCUMENT, GROUP, HEADER_BYTES, VARIABLES
@@ -54,14 +57,29 @@ def write_tables(
     for row in np.unique(time).tolist():
         mine = [(int(ccd[i]), files[i].headers) for i in np.flatnonzero(time == row).tolist()]
         held.check()
-        _write_headers(arrays["header"], row, mine)
+        write_headers(arrays["header"], row, mine, np.asarray(arrays["header"][row]))
 
 
-def _write_headers(array: zarr.Array[Any], row: int, files: Sequence[tuple[int, Sequence[bytes]]]) -> None:
-    """Write the headers of files, each (index of its CCD, blocks of its HDUs), of one exposure."""
-    block = np.asarray(array[row])
+def write_headers(
+    array: zarr.Array[Any],
+    row: int,
+    files: Sequence[tuple[int, Sequence[bytes]]],
+    block: NDArray[np.uint8],
+) -> None:
+    """Write the headers of files, each (index of its CCD, blocks of its HDUs), into those of their exposure."""
+    block = block.copy()
     for ccd, headers in files:
         block[ccd] = 0
         for hdu, text in enumerate(headers):
             block[ccd, hdu, : len(text)] = np.frombuffer(text, np.uint8)
     array[row] = block
+
+
+def file_headers(group: zarr.Group, row: int, ccd: int) -> list[bytes]:
+    """Return the header blocks of the nine HDUs of a file; StoreError if any is lost or damaged."""
+    table = read_table(group, "header", (row, ccd - 1))
+    # Without their padding: no FITS header holds a byte 0.
+    headers = [table[hdu].tobytes().rstrip(b"\0") for hdu in range(N_HDU)]
+    if not all(headers):
+        raise StoreError(f"raw/header: header of HDU {headers.index(b'')} is missing")
+    return headers

@@ -25,12 +25,19 @@ def windowed_futures(
     pool: Executor, act: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Future[Result]]:
     """Submit to a pool as :func:`windowed` does; the futures in order, for the caller to take what they raise."""
+    return in_flight(lambda item: pool.submit(act, item), items, ahead)
+
+
+def in_flight(
+    begin: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int
+) -> Iterator[Future[Result]]:
+    """Begin work on items; the futures in order, at most ``ahead`` under way or waiting."""
     under_way: deque[Future[Result]] = deque()
     try:
         for item in items:
             if len(under_way) >= ahead:
                 yield under_way.popleft()
-            under_way.append(pool.submit(act, item))
+            under_way.append(begin(item))
         while under_way:
             yield under_way.popleft()
     finally:

@@ -67,7 +67,7 @@ class Version:
     def open(self) -> zarr.Group:
         """Open the group to read."""
         store = self.objects.zarr_store(read_only=True)
-        return zarr.open_group(store, path=self.group, mode="r", use_consolidated=True)
+        return zarr.open_group(store, path=self.group, mode="r", use_consolidated=True, zarr_format=3)
 
 
 def find_version(objects: Objects, kind: str, name: str) -> Version | None:
@@ -104,7 +104,15 @@ def versions_of(objects: Objects) -> Iterator[Version]:
                 yield version
 
 
-def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | None, default: Recipe) -> Version:
+def prepare_version(
+    objects: Objects,
+    kind: str,
+    name: str,
+    recipe: Recipe | None,
+    default: Recipe,
+    *,
+    software: dict[str, str] | None = None,
+) -> Version:
     """Make a version, or open it, with a row for each of raw's exposures or nights.
 
     Parameters
@@ -117,6 +125,8 @@ def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | Non
         Asked for; with None an existing version's own is used.
     default : dict
         Recipe of a new version if none was asked for.
+    software : dict of str, optional
+        Versions of the packages that made a version which is copied; default those here.
 
     Raises
     ------
@@ -129,7 +139,7 @@ def prepare_version(objects: Objects, kind: str, name: str, recipe: Recipe | Non
         if version is not None and recipe is not None:
             refuse_other(kind, name, version.recipe, recipe)
         if version is None:
-            document = new_version(kind, raw, recipe or default, _software())
+            document = new_version(kind, raw, recipe or default, software or _software())
             wrong = faults(document, kind)
             if wrong:
                 raise StoreError(f"{kind}/{name} would not be what its schema says: {wrong[0]}")

@@ -24,7 +24,7 @@ def writable_arrays(objects: Objects, group: str, names: Iterable[str]) -> dict[
     """
     store = objects.zarr_store(read_only=False)
     with _SETTINGS, zarr.config.set({"array.write_empty_chunks": True}):
-        return {name: zarr.open_array(store, path=f"{group}/{name}", mode="r+") for name in names}
+        return {name: zarr.open_array(store, path=f"{group}/{name}", mode="r+", zarr_format=3) for name in names}
 
 
 def uninterrupted(act: Callable[[], Result]) -> Result:

@@ -1,0 +1,155 @@
+"""Versions of products to another store: entry by entry, as their objects are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztfzarr.errors import RecipeError, StoreError
+from ztfzarr.store.check import Selection
+from ztfzarr.store.copy import MARK_FILES, CopyReport, Done, Step, copy_object
+from ztfzarr.store.entries import Entry, mark_entries
+from ztfzarr.store.group import array_of
+from ztfzarr.store.objects import Objects
+from ztfzarr.store.products import row_coordinates
+from ztfzarr.store.shard import bad_chunks, shard_format
+from ztfzarr.store.template import arrays_of
+from ztfzarr.store.threads import windowed
+from ztfzarr.store.versions import Version, made, prepare_version, versions_of
+
+Place = tuple[int, ...]
+
+
+def copy_products(
+    source: Objects,
+    dest: Objects,
+    *,
+    selection: Selection | None = None,
+    workers: int | None = None,
+    step: Step = lambda name, total: None,
+    done: Done = lambda: None,
+) -> list[CopyReport]:
+    """Copy the versions of all products to a store that holds the raw files of their rows.
+
+    Parameters and results as :func:`ztfzarr.store.copy.copy_raw`, one report a version. A version that is in
+    ``dest`` with another recipe is refused whole; entries whose night or exposure ``dest`` lacks are left out.
+    """
+    reports = []
+    for version in versions_of(source):
+        report = CopyReport(version.group)
+        reports.append(report)
+        try:
+            theirs = prepare_version(
+                dest, version.kind, version.name, version.recipe, version.recipe,
+                software=version.document["attributes"]["software"],
+            )  # fmt: skip
+        except RecipeError as error:
+            report.refused.append((version.group, str(error)))
+            continue
+        todo = list(_absent(version, theirs, selection or Selection(), report))
+        step(f"copy {version.group}", len(todo))
+        _copy_entries(EntryCopier(version, theirs), todo, report, workers or len(os.sched_getaffinity(0)), done)
+    return reports
+
+
+def _absent(
+    version: Version, theirs: Version, selection: Selection, report: CopyReport
+) -> Iterator[tuple[Place, Place]]:
+    """Find the entries to copy: their place in the source and in the destination."""
+    rows, nights = _keys(version)
+    dest_rows = {key: row for row, key in enumerate(_keys(theirs)[0].tolist())}
+    ours, there = made(version), made(theirs)
+    chosen = (nights >= selection.first_night) & (nights <= selection.last_night)
+    for place in map(tuple, np.argwhere(ours).tolist()):
+        row = dest_rows.get(int(rows[place[0]]))
+        if row is None or not chosen[place[0]] or place[-1] + 1 not in selection.ccds:
+            continue
+        if there[(row, *place[1:])]:
+            report.there += 1
+        else:
+            yield place, (row, *place[1:])
+
+
+def _keys(version: Version) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what names the rows of a version, night or exposure number, and their nights."""
+    group = version.open()
+    nights = np.asarray(array_of(group, "night")[...])
+    if version.product.rows == "night":
+        return nights, nights
+    return np.asarray(array_of(group, "exposure")[...]), nights
+
+
+@dataclass(frozen=True)
+class EntryCopier:
+    """Copies entries of a version to the same version of another store."""
+
+    version: Version
+    theirs: Version
+
+    def copy(self, place: Place, dest_place: Place) -> tuple[Entry, int]:
+        """Copy the objects of an entry, and check them where they are; what to mark, and bytes."""
+        size = 0
+        for name, metadata in arrays_of(self.version.document).items():
+            if not _is_sharded(metadata):
+                continue
+            theirs = arrays_of(self.theirs.document)[name]
+            key = _key(self.theirs, name, dest_place)
+            size += copy_object(
+                (self.version.objects, _key(self.version, name, place), metadata),
+                (self.theirs.objects, key, theirs),
+            )
+            if bad_chunks(shard_format(theirs), self.theirs.objects.get(key)) != []:
+                raise StoreError(f"{key} is damaged in the destination")
+        return Entry(dest_place, self._tables(place)), size
+
+    def _tables(self, place: Place) -> dict[str, Any]:
+        """Return what the tables hold of an entry: along its dimensions, and all along others such as LEDs."""
+        at = dict(zip(self.version.product.entry, place, strict=True))
+        group, tables = self.version.open(), {}
+        for name, metadata in arrays_of(self.version.document).items():
+            dims = metadata["dimension_names"]
+            coordinate = name in row_coordinates(self.version.kind) or self.version.product.rows not in dims
+            if name != "present" and not coordinate and not _is_sharded(metadata):
+                index = tuple(at.get(d, slice(None)) for d in dims)
+                tables[name] = np.asarray(array_of(group, name)[index])[()]
+        return tables
+
+
+def _is_sharded(metadata: dict[str, Any]) -> bool:
+    return bool(metadata["codecs"][0]["name"] == "sharding_indexed")
+
+
+def _key(version: Version, name: str, place: Place) -> str:
+    rest = len(arrays_of(version.document)[name]["shape"]) - len(place)
+    return f"{version.group}/{name}/c/{'/'.join(map(str, place))}" + "/0" * rest
+
+
+def _copy_entries(
+    copier: EntryCopier, todo: list[tuple[Place, Place]], report: CopyReport, workers: int, done: Done
+) -> None:
+    def copy(places: tuple[Place, Place]) -> tuple[Entry, int] | str:
+        try:
+            return copier.copy(*places)
+        except StoreError as error:
+            return str(error)
+
+    batch: list[Entry] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for outcome in windowed(pool, copy, todo, 2 * workers):
+            done()
+            if isinstance(outcome, str):
+                report.refused.append((copier.version.group, outcome))
+                continue
+            batch.append(outcome[0])
+            report.copied += 1
+            report.stored_bytes += outcome[1]
+            if len(batch) >= MARK_FILES:
+                mark_entries(copier.theirs, batch)
+                batch = []
+    mark_entries(copier.theirs, batch)
