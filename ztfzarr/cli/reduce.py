@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.cli.tables import new_table, print_table
@@ -52,6 +53,7 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         from ztfzarr.reduce.report import Events, Selection
         from ztfzarr.reduce.run import reduce
 
+        few_arenas()
         settings += ("science.variance=true",) * with_variance
         masters = version if len(kinds) > 1 else "v1"  # a run of all makes the masters that it uses
         text = Path(file).read_text() if file else ""

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfzarr.masters.frames import STACK, Frames, combined_blocks
+from ztfzarr.masters.frames import Frames, combined_blocks
 from ztfzarr.store.entries import encode_part
 from ztfzarr.store.shard import Position, shard_format
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.versions import Version
+
+STACK: Final = 8_000_000  # pixels of all frames that one thread holds: 32 MB
 
 
 @dataclass(frozen=True)
