@@ -25,7 +25,7 @@ demo: $(VENV)/installed
 	$(BIN)/ztfzarr show $(DEMO)/night.zarr science --ccd 2 -o $(DEMO)/science.png
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
