@@ -317,6 +317,9 @@ def test_verify_checks_products(copy: Path, capsys: pytest.CaptureFixture[str]) 
     message = capsys.readouterr().err
     assert f"science/v1/mask: {exposure} CCD 8, quadrant 1, rows 0-69, columns 0-95: checksum does not" in message
     assert f"bias/v1/count: {SECOND} CCD 3: object bias/v1/count/c/1/2/0/0/0 is missing" in message
+    assert call("verify", copy, "--ccds", "1-2") == 0
+    assert call("verify", copy, "--night", str(FIRST), "--ccds", "3", "--json") == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["entries"] == 7
 
 
 def test_listing(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -15,9 +16,10 @@ from ztfzarr.cli.options import (
     source_options,
     store_argument,
 )
-from ztfzarr.cli.progress import progress
+from ztfzarr.cli.progress import Progress, progress
 
 if TYPE_CHECKING:
+    from ztfzarr.store.check import Selection
     from ztfzarr.store.objects import Objects
 
 
@@ -43,46 +45,81 @@ def verify(
     With PATHs of raw files, compare the cube with them instead: pixel for pixel with what astropy reads, card
     for card, and by their SHA-256.
     """
-    from ztfzarr.errors import StoreError
     from ztfzarr.geometry import CCDS
-    from ztfzarr.ingest.compare import compare_files
-    from ztfzarr.store.check import Selection, metadata_faults, present_files, shard_faults, table_faults
-    from ztfzarr.store.check_products import entry_faults, made_places, version_faults
-    from ztfzarr.store.register import open_raw
-    from ztfzarr.store.versions import versions_of
+    from ztfzarr.store.check import Selection, metadata_faults
 
     if paths and (nights, ccds) != (ALL_NIGHTS, CCDS):
         raise click.UsageError("--night and --ccds choose what is checked of STORE alone: give no PATH with them")
-    entries = 0
-    faults = metadata_faults(store)
+    checked = Checked(faults=metadata_faults(store))
     with progress(quiet) as shown:
         if paths:
-            checked, found = compare_files(
-                store, paths, source_options=source_options, workers=workers, step=shown.step, done=shown.advance
-            )
-            if not checked and not found:
-                raise click.UsageError("nothing to compare: expected raw files in .fits or .fits.fz")
-            faults += found
+            _compare(store, paths, source_options, workers, shown, checked)
         else:
-            faults += table_faults(store)
-            try:
-                files = present_files(open_raw(store), Selection(*nights, ccds))
-            except StoreError:  # the tables that name the files are damaged, and among the faults
-                files = []
-            checked = len(files)
-            shown.step("verify", checked)
-            faults += shard_faults(store, files, workers=workers, done=shown.advance)
-            for version in versions_of(store):
-                faults += version_faults(version)
-                places = made_places(version)
-                shown.step(version.group, len(places))
-                faults += entry_faults(version, places, workers=workers, done=shown.advance)
-                entries += len(places)
-    for fault in faults:
+            _check_raw(store, Selection(*nights, ccds), workers, shown, checked)
+            _check_products(store, Selection(*nights, ccds), workers, shown, checked)
+    for fault in checked.faults:
         click.echo(fault, err=True)
     if as_json:
-        print_json({"files": checked, "entries": entries, "faults": faults})
+        print_json(asdict(checked))
     elif not quiet:
-        products = f", {entries} entries of products" if entries else ""
-        click.echo(f"checked {counted(checked, 'file')}{products}: {counted(len(faults), 'fault')}")
-    return 1 if faults else 0
+        products = f", {checked.entries} entries of products" if checked.entries else ""
+        click.echo(f"checked {counted(checked.files, 'file')}{products}: {counted(len(checked.faults), 'fault')}")
+    return 1 if checked.faults else 0
+
+
+@dataclass
+class Checked:
+    """Raw files and entries of products that were checked, and the faults found, a line each."""
+
+    files: int = 0
+    entries: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def _compare(
+    store: Objects,
+    paths: tuple[str, ...],
+    source_options: dict[str, str],
+    workers: int | None,
+    shown: Progress,
+    checked: Checked,
+) -> None:
+    from ztfzarr.ingest.compare import compare_files
+
+    checked.files, found = compare_files(
+        store, paths, source_options=source_options, workers=workers, step=shown.step, done=shown.advance
+    )
+    if not checked.files and not found:
+        raise click.UsageError("nothing to compare: expected raw files in .fits or .fits.fz")
+    checked.faults += found
+
+
+def _check_raw(
+    store: Objects, selection: Selection, workers: int | None, shown: Progress, checked: Checked
+) -> None:
+    from ztfzarr.errors import StoreError
+    from ztfzarr.store.check import present_files, shard_faults, table_faults
+    from ztfzarr.store.register import open_raw
+
+    checked.faults += table_faults(store)
+    try:
+        files = present_files(open_raw(store), selection)
+    except StoreError:  # the tables that name the files are damaged, and among the faults
+        files = []
+    checked.files = len(files)
+    shown.step("verify", checked.files)
+    checked.faults += shard_faults(store, files, workers=workers, done=shown.advance)
+
+
+def _check_products(
+    store: Objects, selection: Selection, workers: int | None, shown: Progress, checked: Checked
+) -> None:
+    from ztfzarr.store.check_products import entry_faults, made_places, version_faults
+    from ztfzarr.store.versions import versions_of
+
+    for version in versions_of(store):
+        checked.faults += version_faults(version)
+        places = made_places(version, selection)
+        shown.step(version.group, len(places))
+        checked.faults += entry_faults(version, places, workers=workers, done=shown.advance)
+        checked.entries += len(places)

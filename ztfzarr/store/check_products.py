@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ztfzarr.errors import StoreError
+from ztfzarr.geometry import CCDS
 from ztfzarr.schema import faults
-from ztfzarr.store.check import document_faults, pixels_of
+from ztfzarr.store.check import Selection, document_faults, pixels_of
 from ztfzarr.store.group import array_of, read_table
 from ztfzarr.store.shard import bad_chunks, shard_format
 from ztfzarr.store.template import arrays_of
@@ -34,13 +35,18 @@ def version_faults(version: Version) -> Iterator[str]:
                 yield f"{version.group}/{name}: damaged ({str(error).splitlines()[0]})"
 
 
-def made_places(version: Version) -> list[Place]:
-    """List the places of the entries that are made; none if the table that says so is damaged."""
+def made_places(version: Version, selection: Selection) -> list[Place]:
+    """List the places of the selected entries that are made; none if a table that says so is damaged."""
+    group = version.open()
     try:
-        present = read_table(version.open(), "present")
+        present, night = (read_table(group, name) for name in ("present", "night"))
     except StoreError:
         return []
-    return [tuple(place) for place in np.argwhere(present == 1).tolist()]
+    made = present == 1
+    chosen = (night >= selection.first_night) & (night <= selection.last_night)
+    made &= chosen.reshape([-1] + [1] * (made.ndim - 1))
+    made &= np.isin(np.array(CCDS), selection.ccds)
+    return [tuple(place) for place in np.argwhere(made).tolist()]
 
 
 def entry_faults(
