@@ -32,7 +32,7 @@ from ztfzarr.geometry import FULL_SHAPE
 from ztfzarr.ingest.run import ingest
 from ztfzarr.kernels import combine as kernel
 from ztfzarr.masters.frames import calibrated_frames
-from ztfzarr.reduce.parts import combined_part, in_threads, parts_of
+from ztfzarr.reduce.parts import Part, combined_part, in_threads, parts_of
 from ztfzarr.reduce.run import reduce
 from ztfzarr.simulate import simulate_night
 from ztfzarr.store.objects import open_objects
@@ -167,11 +167,20 @@ def _biases(store: Path, frames: int = 10) -> xr.Dataset:
     return cube.isel(time=np.sort(chosen)).sel(ccd=[CCD])
 
 
-def _in_parts(store: Path, biases: xr.Dataset) -> None:
+def _in_parts(store: Path, biases: xr.Dataset) -> dict[str, np.ndarray]:
+    """Make a master bias of a CCD as the commands do: ``mean``, ``variance``, ``count``, each (quadrant, y, x)."""
     version = existing_version(open_objects(store), "bias", "v1")
     frames = calibrated_frames(biases)
-    parts = parts_of(version, biases.sizes["time"])
-    in_threads(THREADS, lambda part: combined_part(frames, part) and None, parts)
+    shape = biases["raw"].shape[2:]
+    images = {name: np.empty(shape, np.float32) for name in ("mean", "variance")}
+    images["count"] = np.empty(shape, np.int16)
+
+    def combine(part: Part) -> None:
+        for name, image in combined_part(frames, part).items():
+            images[name][part.region] = image
+
+    in_threads(THREADS, combine, parts_of(version, biases.sizes["time"]))
+    return images
 
 
 def _astropy(files: list[Path]) -> None:

@@ -156,17 +156,18 @@ class RemoteObjects:
     def get(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if it is absent."""
         with self._reaching():
-            return bytes(obstore.get(self.store, key).bytes())
+            return again(lambda: bytes(obstore.get(self.store, key).bytes()))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return part of an object's bytes."""
         with self._reaching():
-            return bytes(obstore.get_range(self.store, key, start=start, length=length))
+            return again(lambda: bytes(obstore.get_range(self.store, key, start=start, length=length)))
 
     def get_tail(self, key: str, length: int) -> bytes:
         """Return the last bytes of an object, by a suffix request."""
         with self._reaching():
-            return bytes(obstore.get(self.store, key, options={"range": {"suffix": length}}).bytes())
+            suffix: Any = {"range": {"suffix": length}}
+            return again(lambda: bytes(obstore.get(self.store, key, options=suffix).bytes()))
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole, by one request; object stores replace atomically."""
