@@ -51,7 +51,7 @@ def bias_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def led_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the keywords of ``combined_lamp``."""
+    """Return the keywords of ``combined_part`` for the frames of a LED."""
     section = recipe["flat"]
     return {name: section[name] for name in ("method", "clip", "relative")}
 
