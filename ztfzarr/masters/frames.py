@@ -15,6 +15,7 @@ from ztfzarr.steps.linearity import linearity_coefficients, matching
 from ztfzarr.steps.overscan import sound_level
 from ztfzarr.steps.units import bare, require_labels, require_units
 
+RESULTS: Final = {"mean": np.float32, "variance": np.float32, "count": np.int16}
 METHODS: Final = {"noise": kernel.NOISE, "sigma": kernel.SPREAD, "median": kernel.MEDIAN}
 CLIP: Final = 4.0
 BLOCK: Final = {"y": 616, "x": 512}  # the chunks of the cube
@@ -160,93 +161,106 @@ def combine_frames(
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    stack = _stack(frames, offset, scale)
+    settings = {"relative": relative, "method": method, "clip": clip}
+    # Not apply_ufunc: dask copies the blocks of core dimensions, transposed, and the kernel's order needs another
+    # copy back: half of the time of the whole (2.6 s instead of 1.5 s for ten frames of a CCD).
+    combined = xr.map_blocks(_combined, stack, kwargs=settings, template=_template(stack))
+    for name, units in (("mean", "DN"), ("variance", "DN2"), ("count", "1")):
+        combined[name].attrs = {"units": units}
+    return combined
+
+
+def _stack(frames: Frames, offset: xr.DataArray | None, scale: xr.DataArray | None) -> xr.Dataset:
+    """Put together what is combined, aligned exactly, in chunks that hold all the frames."""
     counts = frames.counts
-    zero = xr.zeros_like(counts.isel(time=0, drop=True)) if offset is None else offset
-    factor = xr.ones_like(frames.a) if scale is None else scale
-    factor = factor.chunk(time=-1) if factor.chunks else factor
-    mean, variance, count = xr.apply_ufunc(
-        combined_blocks,
-        counts,
-        frames.level,
-        frames.a,
-        frames.b,
-        factor.astype(np.float32),
-        zero,
-        frames.gain,
-        frames.read_noise,
-        kwargs={"relative": relative, "method": method, "clip": clip},
-        input_core_dims=[["time"], ["time"], ["time"], ["time"], ["time"], [], [], []],
-        output_core_dims=[[], [], []],
-        dask="parallelized",
-        output_dtypes=[np.float32, np.float32, np.int16],
-        join="exact",
-        keep_attrs=False,
+    parts = {
+        "counts": counts,
+        "level": frames.level,
+        "a": frames.a,
+        "b": frames.b,
+        "scale": xr.ones_like(frames.a) if scale is None else scale.astype(np.float32),
+        "gain": frames.gain,
+        "read_noise": frames.read_noise,
+    }
+    if offset is not None:
+        parts["offset"] = offset
+    aligned = xr.align(*(bare(v).reset_coords(drop=True) for v in parts.values()), join="exact")
+    stack = xr.Dataset(dict(zip(parts, aligned, strict=True)))
+    return stack.chunk(counts.chunksizes) if counts.chunks else stack
+
+
+def _template(stack: xr.Dataset) -> xr.Dataset | None:
+    """Return lazy results of a lazy stack."""
+    image = stack["counts"].isel(time=0, drop=True)
+    return xr.Dataset({n: xr.zeros_like(image, dtype=d) for n, d in RESULTS.items()}) if image.chunks else None
+
+
+def _combined(stack: xr.Dataset, *, relative: float, method: str, clip: float) -> xr.Dataset:
+    """Combine a block of :func:`_stack`, quadrant by quadrant."""
+    image = stack["counts"].isel(time=0, drop=True)
+    combined = xr.Dataset(
+        {name: (image.dims, np.empty(image.shape, dtype)) for name, dtype in RESULTS.items()}, image.coords
     )
-    return xr.Dataset(
-        {
-            "mean": mean.assign_attrs(units="DN"),
-            "variance": variance.assign_attrs(units="DN2"),
-            "count": count.assign_attrs(units="1"),
-        }
-    ).reset_coords(drop=True)
+    lead = [d for d in image.dims if d not in ("y", "x")]
+    for place in np.ndindex(*(image.sizes[d] for d in lead)):
+        indices = dict(zip(lead, place, strict=True))
+        one = stack.isel(indices)
+        results = combined_stack(
+            *(one[name].values for name in ("counts", "level", "a", "b", "scale")),
+            offset=one["offset"].values if "offset" in one else None,
+            gain=float(one["gain"]),
+            read_noise=float(one["read_noise"]),
+            relative=relative,
+            method=method,
+            clip=clip,
+        )
+        for name, values in zip(RESULTS, results, strict=True):
+            combined[name][indices] = values
+    return combined
 
 
-def combined_blocks(
+def combined_stack(
     counts: NDArray[np.float32],
     level: NDArray[np.float32],
     a: NDArray[np.float32],
     b: NDArray[np.float32],
     scale: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    gain: NDArray[np.float32],
-    read_noise: NDArray[np.float32],
     *,
+    offset: NDArray[np.float32] | None = None,
+    gain: float,
+    read_noise: float,
     relative: float = 0.0,
     method: str = "noise",
     clip: float = CLIP,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
-    """Combine blocks of arrays: :func:`combine_frames` without labels.
+    """Combine rows of one quadrant: :func:`combine_frames` without labels.
 
-    ``counts`` (…, y, x, time), ``level`` (…, y, 1, time), ``a``, ``b``, ``scale`` (…, 1, 1, time), ``offset``
-    (…, y, x), ``gain``, ``read_noise`` (…, 1, 1): as ``apply_ufunc`` gives them; leading dimensions may be missing
-    or of length 1.
+    ``counts`` (time, y, x), ``level`` (time, y), ``a``, ``b``, ``scale`` (time), ``offset`` (y, x). Frames whose
+    level or scale is not finite are left out.
     """
-    lead, shape = counts.shape[:-3], counts.shape[:-1]
-    level, a, b, scale = (padded(v, counts.ndim) for v in (level, a, b, scale))
-    offset, gain, read_noise = (padded(v, counts.ndim - 1) for v in (offset, gain, read_noise))
+    shape = counts.shape[1:]
     mean, variance = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     count = np.zeros(shape, np.int16)
-    for image in np.ndindex(lead):
-        levels = shared(level, image)[:, 0, :].T  # (time, y)
-        good = np.isfinite(levels).all(axis=1) & np.isfinite(shared(scale, image)[0, 0])
-        if not good.any():
-            continue
-        stack = np.moveaxis(counts[image], -1, 0)
-        a_used, b_used, factor = (np.ascontiguousarray(shared(v, image)[0, 0][good]) for v in (a, b, scale))
-        kernel.combine(
-            np.ascontiguousarray(stack if good.all() else stack[good]),
-            np.ascontiguousarray(levels[good]),
-            a_used,
-            b_used,
-            np.ascontiguousarray(np.broadcast_to(shared(offset, image), shape[-2:])),
-            factor,
-            (float(shared(gain, image).item()), float(shared(read_noise, image).item()), relative),
-            METHODS[method],
-            clip,
-            kernel.sorting_network(int(good.sum())),
-            mean[image],
-            variance[image],
-            count[image],
-        )
+    good = np.isfinite(level).all(axis=1) & np.isfinite(scale)
+    if not good.any():
+        return mean, variance, count
+    kept = (v if good.all() else v[good] for v in (counts, level, a, b, scale))
+    stack, low, a_used, b_used, factor = (np.ascontiguousarray(v, np.float32) for v in kept)
+    dark = np.broadcast_to(np.float32(0), shape) if offset is None else offset
+    kernel.combine(
+        stack,
+        low,
+        a_used,
+        b_used,
+        np.ascontiguousarray(dark),
+        factor,
+        (gain, read_noise, relative),
+        METHODS[method],
+        clip,
+        kernel.sorting_network(len(stack)),
+        mean,
+        variance,
+        count,
+    )
     return mean, variance, count
-
-
-def padded(values: NDArray[Any], ndim: int) -> NDArray[Any]:
-    """Give an array the leading dimensions of length 1 that ``apply_ufunc`` leaves out."""
-    return values.reshape((1,) * (ndim - values.ndim) + values.shape)
-
-
-def shared(values: NDArray[Any], image: tuple[int, ...]) -> NDArray[Any]:
-    """Index the leading dimensions; those of length 1 are shared by all images."""
-    lead = values.shape[: len(image)]
-    return np.asarray(values[tuple(0 if n == 1 else i for n, i in zip(lead, image, strict=True))])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.kernels.noise import pair_statistics
-from ztfzarr.masters.frames import BLOCK, Frames, padded, shared
+from ztfzarr.masters.frames import BLOCK, Frames
 
 SEGMENT: Final = 308  # rows of a column that give one variance: half the chunks of the cube
 MAD_TO_SIGMA: Final = 1.4826
@@ -65,12 +65,12 @@ def _pair_statistics(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Pair the good frames of blocks (…, segment, x, time, row); what varies less has dimensions of length 1."""
     lead, (width, times) = counts.shape[:-3], counts.shape[-3:-1]
-    level = padded(level, counts.ndim)
-    a, b, offset = (padded(v, counts.ndim - 1) for v in (a, b, offset))
+    level = _padded(level, counts.ndim)
+    a, b, offset = (_padded(v, counts.ndim - 1) for v in (a, b, offset))
     count = np.zeros((*lead, times // 2, width))
     variance, levels = np.full_like(count, np.nan), np.full((*lead, times // 2, 2, width), np.nan)
     for image in np.ndindex(lead):
-        low = shared(level, image)[0]  # (time, row)
+        low = _shared(level, image)[0]  # (time, row)
         good = np.isfinite(low).all(axis=1)
         n = int(good.sum()) // 2
         if n == 0:
@@ -79,8 +79,8 @@ def _pair_statistics(
         pair_statistics(
             np.ascontiguousarray(stack if good.all() else stack[good]),
             np.ascontiguousarray(low[good]),
-            *(np.ascontiguousarray(shared(v, image)[0][good]) for v in (a, b)),
-            np.ascontiguousarray(np.broadcast_to(shared(offset, image).T, stack.shape[1:])),
+            *(np.ascontiguousarray(_shared(v, image)[0][good]) for v in (a, b)),
+            np.ascontiguousarray(np.broadcast_to(_shared(offset, image).T, stack.shape[1:])),
             scaled,
             clip,
             1.0 / _kept_variance(clip),
@@ -89,6 +89,17 @@ def _pair_statistics(
             variance[image][:n],
         )
     return np.moveaxis(count, -1, -2), np.moveaxis(levels, -1, -3), np.moveaxis(variance, -1, -2)
+
+
+def _padded(values: NDArray[Any], ndim: int) -> NDArray[Any]:
+    """Give an array the leading dimensions of length 1 that ``apply_ufunc`` leaves out."""
+    return values.reshape((1,) * (ndim - values.ndim) + values.shape)
+
+
+def _shared(values: NDArray[Any], image: tuple[int, ...]) -> NDArray[Any]:
+    """Index the leading dimensions; those of length 1 are shared by all images."""
+    lead = values.shape[: len(image)]
+    return np.asarray(values[tuple(0 if n == 1 else i for n, i in zip(lead, image, strict=True))])
 
 
 def _kept_variance(clip: float) -> float:

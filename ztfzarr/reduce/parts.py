@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfzarr.masters.frames import Frames, combined_blocks
+from ztfzarr.masters.frames import Frames, combined_stack
 from ztfzarr.store.entries import encode_part
 from ztfzarr.store.shard import Position, shard_format
 from ztfzarr.store.template import arrays_of
@@ -95,12 +95,17 @@ def _combined_strip(
     frames: Frames, dark: NDArray[np.float32] | None, scale: NDArray[np.float32], settings: dict[str, Any]
 ) -> tuple[NDArray[Any], ...]:
     """Combine rows of one quadrant; each (y, x)."""
-    counts = np.moveaxis(frames.counts.values[:, 0, 0], 0, -1)
-    level = frames.level.values[:, 0, 0].T[:, np.newaxis, :]
-    offset = np.broadcast_to(np.float32(0), counts.shape[:2]) if dark is None else dark[0, 0]
-    a, b, factor = (v.reshape(1, 1, -1) for v in (frames.a.values, frames.b.values, scale))
-    gain, noise = (v.values.reshape(1, 1) for v in (frames.gain, frames.read_noise))
-    return combined_blocks(counts, level, a, b, factor, offset, gain, noise, **settings)
+    return combined_stack(
+        frames.counts.values[:, 0, 0],
+        frames.level.values[:, 0, 0],
+        frames.a.values.ravel(),
+        frames.b.values.ravel(),
+        scale,
+        offset=None if dark is None else dark[0, 0],
+        gain=frames.gain.item(),
+        read_noise=frames.read_noise.item(),
+        **settings,
+    )
 
 
 def in_threads(threads: int, act: Callable[[Any], Any], items: Any) -> list[Any]:
