@@ -33,6 +33,7 @@ from ztfzarr.ingest.run import ingest
 from ztfzarr.kernels import combine as kernel
 from ztfzarr.masters.frames import calibrated_frames
 from ztfzarr.reduce.parts import Part, combined_part, in_threads, parts_of
+from ztfzarr.reduce.report import Selection
 from ztfzarr.reduce.run import reduce
 from ztfzarr.simulate import simulate_night
 from ztfzarr.store.objects import open_objects
@@ -41,6 +42,8 @@ from ztfzarr.store.versions import existing_version
 CCD = 6
 MPIX = 4 * FULL_SHAPE[0] * FULL_SHAPE[1] / 1e6
 THREADS = 2
+NIGHT = 20200801
+MORE = {20200802: 3, 20200803: 6}  # nights and their exposures of the sky
 
 
 def main() -> None:
@@ -59,10 +62,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         folder = Path(scratch)
         simulate_night(folder, ccds=(CCD,), shape=FULL_SHAPE, bias=20, flats=3, science=12, workers=THREADS)
+        for night, science in MORE.items():
+            simulate_night(folder, night=night, ccds=(CCD,), shape=FULL_SHAPE, bias=0, flats=0, science=science)
         store = folder / "night.zarr"
         ingest(store, [folder / "raw"])
         report_production(store)
         report_bias(folder, store, peers=arguments.peers)
+        report_dask(store)
+        report_linear(store)
         report_memory(store)
         report_levels(store)
 
@@ -208,6 +215,70 @@ def _ccdproc(files: list[Path]) -> None:
             columns = strip[:, 5:25]
             frames.append(ccdproc.subtract_overscan(image, overscan=columns, overscan_axis=1, median=True))
         ccdproc.combine(frames, method="average", sigma_clip=True)
+
+
+def report_dask(store: Path) -> None:
+    """What dask adds: the same on lazily indexed and on chunked exposures, both on two threads."""
+    print("| the same on two threads | seconds | by dask | overhead | CPU s | by dask | overhead |")
+    print("|---|---|---|---|---|---|---|")
+    biases, sky = _biases(store), _sky(store)
+    one = {"night": 0, "ccd": slice(CCD - 1, CCD)}
+    bias, flat = (xr.open_zarr(f"{store}/{kind}/v1", chunks=None).isel(one).load() for kind in ("bias", "flat"))
+    science = partial(ztfzarr.science, bias=bias, flat=flat)
+    lazy_bias = ztfzarr.master_bias(biases.chunk(time=-1, quadrant=1, y=616), skip=0)
+    lazy_science = science(sky.chunk(time=1, quadrant=1)).mean(("quadrant", "y", "x"))
+
+    def each(index: int) -> xr.Dataset:
+        return science(sky.isel(time=[index])).mean(("quadrant", "y", "x"))
+
+    runs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "master bias of 10 frames": (
+            lambda: _in_parts(store, biases),
+            lambda: lazy_bias.compute(num_workers=THREADS),
+        ),
+        f"science and mask of {sky.sizes['time']} exposures, averaged": (
+            lambda: in_threads(THREADS, each, range(sky.sizes["time"])),
+            lambda: lazy_science.compute(num_workers=THREADS),
+        ),
+    }
+    for name, (plain, dask) in runs.items():
+        (wall, cpu), (dask_wall, dask_cpu) = _paired(plain, dask, 5)
+        walls = f"{wall:.2f} | {dask_wall:.2f} | {100 * (dask_wall / wall - 1):.0f} %"
+        print(f"| {name} | {walls} | {cpu:.2f} | {dask_cpu:.2f} | {100 * (dask_cpu / cpu - 1):.0f} % |")
+    print()
+
+
+def _sky(store: Path) -> xr.Dataset:
+    cube = ztfzarr.open_cube(store)
+    rows = np.flatnonzero((cube["imgtype"].values == "object") & (cube["night"].values == NIGHT))
+    return cube.isel(time=rows).sel(ccd=[CCD])
+
+
+def _paired(first: Callable[[], object], second: Callable[[], object], times: int) -> list[tuple[float, float]]:
+    """Run two in turns, so that both meet the same machine; the smallest wall and CPU seconds of each."""
+    found: list[list[tuple[float, float]]] = [[], []]
+    for turn in range(times + 1):
+        for run, seconds in zip((first, second), found, strict=True):
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            if turn > 0:  # the first loads what is compiled
+                seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return [(min(w for w, _ in seconds), min(c for _, c in seconds)) for seconds in found]
+
+
+def report_linear(store: Path) -> None:
+    """Seconds of the stored product against the number of exposures or frames, in one process."""
+    print("| stored science of a CCD, exposures | seconds | seconds an exposure |\n|---|---|---|")
+    for night, number in {**MORE, NIGHT: 12}.items():
+        start = time.perf_counter()
+        reduce(store, ["science"], version="v4", selection=Selection(night, night))
+        seconds = time.perf_counter() - start
+        print(f"| {number} | {seconds:.1f} | {seconds / number:.2f} |")
+    print("\n| master bias of a CCD in memory, frames | seconds | seconds a frame |\n|---|---|---|")
+    for frames in (10, 20, 40):
+        seconds = _best(lambda frames=frames: _in_parts(store, _biases(store, frames)), 3)
+        print(f"| {frames} | {seconds:.2f} | {seconds / frames:.3f} |")
+    print()
 
 
 def report_memory(store: Path) -> None:
