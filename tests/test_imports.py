@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import itself and those above it in this list (DESIGN §4).
 LAYERS = (
-    ("errors", "geometry", "tables", "sky"),
+    ("errors", "geometry", "horizon", "tables", "sky"),
     ("kernels",),
     ("steps", "masters"),
+    ("photometry",),
     ("schemas", "schema", "recipe"),
     ("store",),
     ("simulate", "ingest", "reduce"),
@@ -31,6 +32,8 @@ FORBIDDEN = {
     "kernels": {"xarray", "zarr", "astropy", "dask"},
     "steps": {"zarr", "astropy", "pathlib", "os"},
     "masters": {"zarr", "astropy", "pathlib", "os"},
+    "photometry": {"zarr", "xarray"},
+    "horizon": {"xarray", "zarr", "astropy", "dask"},
     "store": {"astropy"},
     "plot": {"zarr"},
     "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},
