@@ -61,6 +61,8 @@ SETTINGS = [
     ("bias.method=median", ("bias", "method"), "median"),
     ("science.variance=true", ("science", "variance"), True),
     ("flat.weights={2 = 0.5}", ("flat", "weights"), {"2": 0.5}),
+    ("pocket.from=2021-01-01", ("pocket", "from"), "2021-01-01"),  # a date of TOML's own
+    ("pocket.fit=v1", ("pocket", "fit"), "v1"),
 ]
 
 

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "simulate": ("ztfzarr.cli.simulate", "Make a night of raw files, with the truth beside it."),
     "ingest": ("ztfzarr.cli.ingest", "Put raw FITS files into the cube of a store."),
     "bias": ("ztfzarr.cli.reduce", "Make the master biases that a store lacks."),
+    "pocket": ("ztfzarr.cli.pocket", "Fit the pocket effect, and follow it from night to night."),
     "flat": ("ztfzarr.cli.reduce", "Make the master flats that a store lacks."),
     "science": ("ztfzarr.cli.reduce", "Make the science that a store lacks."),
     "run": ("ztfzarr.cli.reduce", "Make whatever a store lacks: bias, flat, science."),

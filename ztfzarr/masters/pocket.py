@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +32,7 @@ def detrended_frames(
     *,
     pocket: str = "off",
     pocket_from: np.datetime64 = POCKET_START,
+    pocket_known: xr.Dataset | None = None,
     **detrending: Any,
 ) -> Frames:
     """Attach to raw exposures what detrends them, as the settings of the detrending say.
@@ -43,6 +45,8 @@ def detrended_frames(
         ``off``, ``on``, or ``auto``: from ``pocket_from`` on. Bias frames are never corrected.
     pocket_from : datetime64
         First UTC day.
+    pocket_known : Dataset, optional
+        Fitted pockets, see :func:`~ztfzarr.steps.pocket.pocket_parameters`; default the table's.
     **detrending
         See :func:`~ztfzarr.masters.frames.calibrated_frames`.
 
@@ -51,7 +55,7 @@ def detrended_frames(
     Frames
         Raw, or of :func:`frames_without_pocket`.
     """
-    parameters = pocket_of(exposures, pocket, pocket_from)
+    parameters = pocket_of(exposures, pocket, pocket_from, pocket_known)
     if not (parameters["cmax"] > 0).any():
         return calibrated_frames(exposures, **detrending)
     return frames_without_pocket(exposures, parameters, **detrending)
@@ -96,13 +100,15 @@ def frames_without_pocket(exposures: xr.Dataset, parameters: xr.Dataset, **detre
     return Frames(counts, nothing, plain.a * 0, plain.b * 0, plain.gain, plain.read_noise)
 
 
-def pocket_trail(exposures: xr.Dataset) -> xr.Dataset:
+def pocket_trail(exposures: xr.Dataset, *, epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS) -> xr.Dataset:
     """Measure what trails into the overscan of each quadrant.
 
     Parameters
     ----------
     exposures : Dataset
         ``raw``, ``overscan`` (time, ccd, quadrant, y, x), DN, from ``open_cube`` or ``open_fits``: flats, or sky.
+    epochs : mapping
+        See :func:`~ztfzarr.steps.linearity.linearity_coefficients`.
 
     Returns
     -------
@@ -136,7 +142,7 @@ def pocket_trail(exposures: xr.Dataset) -> xr.Dataset:
         keep_attrs=False,
     )
     linear = linearize(
-        level.astype(np.float32).assign_attrs(units="DN"), linearity_coefficients(exposures["time"])
+        level.astype(np.float32).assign_attrs(units="DN"), linearity_coefficients(exposures["time"], epochs=epochs)
     )
     return _described(xr.Dataset({"trail": trail, "error": error, "charge": trail.sum("column"), "level": linear}))
 

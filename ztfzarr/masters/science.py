@@ -130,12 +130,13 @@ def _detrended(
     epochs: Mapping[str, np.datetime64] = LINEARITY_EPOCHS,
     pocket: str = "off",
     pocket_from: np.datetime64 = POCKET_START,
+    pocket_known: xr.Dataset | None = None,
     **overscan: Any,
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Return raw counts, their overscan level and the detrended counts."""
     raw = bare(exposures["raw"])
     coefficients = matching(linearity_coefficients(exposures["time"], epochs=epochs), raw)
-    parameters = pocket_of(exposures, pocket, pocket_from)
+    parameters = pocket_of(exposures, pocket, pocket_from, pocket_known)
     if not (parameters["cmax"] > 0).any():
         level = sound_level(exposures, **overscan)
         return raw, level, linearize(subtract_overscan(raw, level), coefficients)

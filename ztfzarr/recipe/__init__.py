@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -20,6 +21,7 @@ SECTIONS: Final = {
     "bias": ("algorithm", "overscan", "linearity", "bias"),
     "flat": ("algorithm", "overscan", "linearity", "pocket", "flat", "bad_pixels"),
     "science": ("algorithm", "overscan", "linearity", "pocket", "science"),
+    "pocket": ("algorithm", "linearity", "pocket", "pocket_fit"),
     "stars": ("algorithm", "stars"),
 }
 
@@ -57,11 +59,20 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe is no TOML: {error}") from None
-    recipe = merged(default_recipe(masters), given)
+    recipe = merged(default_recipe(masters), _plain(given))
     for setting in settings:
-        recipe = merged(recipe, _parsed(setting))
+        recipe = merged(recipe, _plain(_parsed(setting)))
     check_recipe(recipe)
     return recipe
+
+
+def _plain(value: Any) -> Any:
+    """Write TOML's own dates as text: a recipe is stored as JSON, and ``from = 2019-10-22`` is as good."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def _parsed(setting: str) -> Recipe:

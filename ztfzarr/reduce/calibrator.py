@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize
 from ztfzarr.recipe import Recipe
+from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
 from ztfzarr.steps.linearity import linearity_coefficients
@@ -35,7 +36,10 @@ Images = Mapping[tuple[str, str], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """The masters of an exposure and CCD: rows along night, the filter's index, k = 1 / level of the CCD."""
+    """The masters of an exposure and CCD.
+
+    Rows along night, the index of the filter, k = 1 / level of the CCD, which are flagged, the pockets' name.
+    """
 
     ccd: int
     bias_row: int
@@ -44,6 +48,7 @@ class Choice:
     k: float
     bias_flagged: bool
     flat_flagged: bool
+    pocket: str = ""
 
     def place(self, kind: str) -> tuple[int, ...]:
         """Return the place of the master of a kind."""
@@ -109,12 +114,14 @@ class Calibrator:
                 raise ValueError(f"no {what} within {self.recipe['science']['validity']} days, of the same epoch")
             rows[kind], flagged[kind] = chosen
         k = 1.0 / float(self._levels[rows["flat"], band, ccd - 1])
-        return Choice(ccd, rows["bias"], rows["flat"], band, k, flagged["bias"], flagged["flat"])
+        _, pocket = self._pocket(time, ccd)
+        return Choice(ccd, rows["bias"], rows["flat"], band, k, flagged["bias"], flagged["flat"], pocket)
 
     def names_of(self, choice: Choice) -> dict[str, str]:
         """Name the masters of a choice, as in ``bias/v1/20200801``."""
         rows = {"bias": choice.bias_row, "flat": choice.flat_row}
-        return {kind: self.shelves[kind].name(row) for kind, row in rows.items()}
+        names = {kind: self.shelves[kind].name(row) for kind, row in rows.items()}
+        return names | ({"pocket": choice.pocket} if choice.pocket else {})
 
     def overscan(self, time: int, ccd: int) -> xr.Dataset:
         """Fit the overscans of an exposure: ``level`` (quadrant, y), …, and ``flag`` (quadrant).
@@ -125,7 +132,7 @@ class Calibrator:
         profile = {name: settings.pop(name) for name in ("columns", "columns_of_ccd")}
         limits = {name: settings.pop(name) for name in ("highest", "step")}
         one = self.cube[["raw", "overscan"]].isel(time=[time]).sel(ccd=[ccd]).reset_coords(drop=True)
-        pocket = self._pocket(time)
+        pocket, _ = self._pocket(time, ccd)
         if pocket is None:
             fit = overscan_level(overscan_profile(one["overscan"], **profile), **settings)
         else:
@@ -180,7 +187,7 @@ class Calibrator:
         dict of (quadrant, y, x)
         """
         ccd = choice.ccd - 1
-        pocket = self._pocket(time)
+        pocket, _ = self._pocket(time, choice.ccd)
         columns: Any = where.x if pocket is None else slice(None)  # the pocket needs whole rows
         raw = self.cube["raw"][time, ccd].isel(quadrant=where.quadrant, y=where.y, x=columns).values
         low, a, b = level[:, :, np.newaxis], *self._linearity(time, ccd, where)
@@ -199,12 +206,21 @@ class Calibrator:
             results["variance"] = calibrated_variance(linear, *masters, k, *noise)
         return {name: results[name] for name in names}
 
-    def _pocket(self, time: int) -> xr.Dataset | None:
-        """Return the pockets of an exposure, None where they are not to be corrected."""
-        parameters = pocket_of(
-            self.cube[["time", "imgtype"]].isel(time=[time]), *pocket_settings(self.recipe).values()
-        )
-        return parameters if (parameters["cmax"] > 0).any() else None
+    def _pocket(self, time: int, ccd: int) -> tuple[xr.Dataset | None, str]:
+        """Return the pockets of an exposure, None where they are not to be corrected, and the name of a fit."""
+        exposure = self.cube[["time", "imgtype"]].isel(time=[time])
+        settings = pocket_settings(self.recipe)
+        if not (pocket_of(exposure, **settings)["cmax"] > 0).any():
+            return None, ""
+        if self._fitted is None:
+            return pocket_of(exposure, **settings), ""
+        known, name = self._fitted.choose(self.time[time], int(self.night[time]), ccd, self.recipe)
+        return pocket_of(exposure, known=known, **settings), name
+
+    @cached_property
+    def _fitted(self) -> FittedPockets | None:
+        name = self.recipe["pocket"]["fit"]
+        return FittedPockets(self._versions["bias"].objects, name) if name else None
 
     def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:
         found = linearity_coefficients(self.cube["time"][[time]], epochs=epochs(self.recipe))

@@ -15,6 +15,7 @@ from ztfzarr.masters.flat import led_shares
 from ztfzarr.masters.flat_quality import BIN, flat_difference, flat_quality
 from ztfzarr.masters.mask import bad_in_bias, bad_in_flat
 from ztfzarr.masters.noise import combined_gain
+from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.images import read_master
 from ztfzarr.reduce.inputs import Inputs
 from ztfzarr.reduce.lamps import Buffers, Lamp, combine_lamp
@@ -34,12 +35,17 @@ Tables = dict[str, Any]
 
 @dataclass(frozen=True)
 class Dark:
-    """The master bias of flats: its night, image (DN), bad pixels, and the read noise (DN)."""
+    """What flats are calibrated by.
+
+    The master bias: its night, image (DN), bad pixels, and the read noise (DN); fitted pockets; all their names.
+    """
 
     night: int
     image: xr.DataArray
     bad: xr.DataArray
     noise: xr.DataArray
+    pockets: xr.Dataset | None
+    masters: dict[str, str]
 
 
 def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> list[Entry]:
@@ -83,7 +89,7 @@ def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> 
         place = inputs.row, FILTERS.index(name), inputs.ccd - 1
         create_entry(version, place, encoded_image(version, images, threads))
         used = exposures.isel(time=np.isin(exposures["led"].values, members))
-        own = _quality(version, images, place, inputs.ccd) | _sources(version, used, bias, dark)
+        own = _quality(version, images, place, inputs.ccd) | _sources(version, used, dark)
         entries.append(Entry(place, {**own, "inputs": exposures.sizes["time"]}))
     common |= _gain_tables(gains, exposures)
     return [Entry(entry.place, {**common, **entry.tables}) for entry in entries]
@@ -103,7 +109,20 @@ def _dark(version: Version, bias: Version, exposures: xr.Dataset, inputs: Inputs
     header = (exposures["read_noise"] / exposures["gain"]).mean("time", skipna=True)
     measured = np.asarray(array_of(bias.open(), "read_noise")[place])
     noise = header.copy(data=np.where(np.isfinite(measured), measured, header.values[0])[np.newaxis])
-    return Dark(int(shelf.night[chosen[0]]), image["bias"], bad, noise.assign_attrs(units="DN"))
+    masters = {"bias": shelf.name(chosen[0])}
+    pockets, name = _pockets(version, inputs)
+    masters |= {"pocket": name} if name else {}
+    noise = noise.assign_attrs(units="DN")
+    return Dark(int(shelf.night[chosen[0]]), image["bias"], bad, noise, pockets, masters)
+
+
+def _pockets(version: Version, inputs: Inputs) -> tuple[xr.Dataset | None, str]:
+    """Choose the fitted pockets of a flat, and name them; None for the table's, or if none are corrected."""
+    pocket = version.recipe["pocket"]
+    if not pocket["fit"] or pocket["correct"] == "off":
+        return None, ""
+    fitted = FittedPockets(version.objects, pocket["fit"])
+    return fitted.choose(night_noon(inputs.night), inputs.night, inputs.ccd, version.recipe)
 
 
 def _lamp_tables() -> Tables:
@@ -131,7 +150,7 @@ def _filter_flat(
         image[...] = 0
     for led in leds:
         frames = exposures.isel(time=exposures["led"].values == led)
-        lamp = combine_lamp(version, frames, dark.image, dark.noise, buffers, threads)
+        lamp = combine_lamp(version, frames, dark.image, dark.noise, dark.pockets, buffers, threads)
         _add(images, lamp, shares[led], threads)
         i = LEDS.index(led)
         tables["led_level"][i] = lamp.level
@@ -205,13 +224,13 @@ def _before(version: Version, place: tuple[int, ...]) -> int | None:
     return int(earlier[np.argmax(nights[earlier])]) if earlier.size else None
 
 
-def _sources(version: Version, used: xr.Dataset, bias: Version, dark: Dark) -> Tables:
+def _sources(version: Version, used: xr.Dataset, dark: Dark) -> Tables:
     nights = used["night"].values
     return {
         "first_night": int(nights.min()),
         "last_night": int(nights.max()),
         "bias_night": dark.night,
-        "provenance": master_provenance(version, used, {}, {"bias": f"{bias.group}/{dark.night}"}),
+        "provenance": master_provenance(version, used, {}, dark.masters),
     }
 
 

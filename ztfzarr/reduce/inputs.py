@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -16,6 +17,9 @@ from ztfzarr.store.cube import open_cube
 from ztfzarr.store.group import open_raw, read_table
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.versions import Version, nights_of
+
+MADE_OF: Final = {"bias": ("bias",), "flat": ("flat",), "pocket": ("flat", "object")}
+SECTION: Final = {"pocket": "pocket_fit"}  # of the recipe, where it is not named as the kind
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,16 @@ def master_inputs(objects: Objects, version: Version, selection: Selection) -> I
     objects : Objects
         The store.
     version : Version
-        Of kind ``bias`` or ``flat``: its recipe says the period.
+        Of masters: its recipe says the period.
     selection : Selection
         Periods with a selected night, in whole; CCDs.
     """
     group = open_raw(objects)
     present, night = read_table(group, "present") == 1, read_table(group, "night")
     exposure, imgtype = read_table(group, "exposure"), read_table(group, "imgtype")
-    places = _periods(nights_of(group).tolist(), version.recipe[version.kind]["period"])
+    places = _periods(nights_of(group).tolist(), version.recipe[SECTION.get(version.kind, version.kind)]["period"])
     wanted = {period for period, (_, nights) in places.items() if any(selection.has(n) for n in nights)}
-    of_type = np.asarray(imgtype == version.kind)
+    of_type = np.isin(imgtype.astype("U8"), MADE_OF[version.kind])
     for period in sorted(wanted, key=lambda name: min(places[name][1])):
         row, nights = places[period]
         mine = of_type & np.isin(night, nights)

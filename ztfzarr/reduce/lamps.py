@@ -49,6 +49,7 @@ def combine_lamp(
     exposures: xr.Dataset,
     bias: xr.DataArray,
     noise: xr.DataArray,
+    pockets: xr.Dataset | None,
     buffers: Buffers,
     threads: int,
 ) -> Lamp:
@@ -64,6 +65,8 @@ def combine_lamp(
         Master bias.
     noise : (ccd, quadrant), DN
         Read noise.
+    pockets : Dataset, optional
+        Fitted pockets; default the table's.
     buffers : Buffers
         For its images, which the next lamp overwrites.
     threads : int
@@ -77,7 +80,7 @@ def combine_lamp(
     led = int(exposures["led"].values[0])
     minimum = version.recipe["flat"]["minimum"]
     require_frames(exposures, np.ones(exposures.sizes["time"], bool), minimum, f"flats of LED {led}")
-    frames = _frames(version, exposures)
+    frames = _frames(version, exposures, pockets)
     if frames.counts.size <= HELD:
         frames = dataclasses.replace(frames, counts=_held(version, frames.counts, buffers, threads))
     offset = matching_master(bias, frames.counts)
@@ -118,9 +121,14 @@ class Buffers:
         return self._arrays[name][:size].reshape(shape)
 
 
-def _frames(version: Version, exposures: xr.Dataset) -> Frames:
+def _frames(version: Version, exposures: xr.Dataset, pockets: xr.Dataset | None) -> Frames:
     """Attach what detrends the exposures; where the pocket is corrected, band by band of whole rows."""
-    settings = detrending_settings(version.recipe) | pocket_settings(version.recipe)
+    pocket = pocket_settings(version.recipe)
+    settings = detrending_settings(version.recipe) | {
+        "pocket": pocket["setting"],
+        "pocket_from": pocket["first_day"],
+        "pocket_known": pockets,
+    }
     if settings["pocket"] == "off":
         return detrended_frames(exposures, **settings)
     height = shard_format(arrays_of(version.document)["flat"]).chunk[-2]

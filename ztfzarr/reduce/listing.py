@@ -23,6 +23,7 @@ MANY: Final = 20_000  # exposures of the sky: of more, sky and noise are not rea
 # Tables whose range over a night's quadrants says how good a product is: table, name, unit, format.
 QUALITY: Final = {
     "bias": (("read_noise", "read noise", " DN", ".2f"), ("structure", "structure", " DN", ".2f")),
+    "pocket": (("flat_ratio", "flats / table", "", ".2f"), ("sky_ratio", "sky / table", "", ".2f")),
     "flat": (("scatter", "scatter", "", ".2%"), ("gain", "gain", " e-/DN", ".2f"), ("level", "level", "", ".3f")),
     "science": (("sky", "sky", " DN", ".0f"), ("noise", "noise", " DN", ".1f")),
     "stars": (("fwhm", "fwhm", " px", ".2f"), ("wcs_rms", "WCS", " px", ".2f")),

@@ -17,6 +17,7 @@ from ztfzarr.reduce.executors import Crew, cluster, threads_for_exposures, threa
 from ztfzarr.reduce.flat import make_flat
 from ztfzarr.reduce.inputs import Inputs, master_inputs
 from ztfzarr.reduce.levels import freeze_levels
+from ztfzarr.reduce.pocket import make_pocket
 from ztfzarr.reduce.report import Events, Report, Selection
 from ztfzarr.reduce.science import Shot, make_science, new_task, shots
 from ztfzarr.store.entries import Entry, mark_entries
@@ -26,7 +27,7 @@ from ztfzarr.store.versions import Version, existing_version, made, prepare_vers
 
 ORDER: Final = ("bias", "flat", "science")
 # A mark writes some twenty tables, in half a second.
-MARK_ENTRIES: Final = {"bias": 4, "flat": 3, "science": 32, "stars": 32}
+MARK_ENTRIES: Final = {"bias": 4, "pocket": 16, "flat": 3, "science": 32, "stars": 32}
 
 Make = Callable[[Any], list[Entry]]
 
@@ -49,7 +50,7 @@ def reduce(
     store : path or URL
         Of the store.
     kinds : sequence of str
-        Of ``bias``, ``flat``, ``science``, in this order.
+        Of ``bias``, ``pocket``, ``flat``, ``science``, in this order; by default without ``pocket``.
     version : str
         Version to make or to complete.
     recipe : dict, optional
@@ -120,6 +121,8 @@ def _work(
     recipe = product.recipe
     if product.kind == "bias":
         return partial(_make_bias, product, crew.threads), master_inputs(objects, product, selection)
+    if product.kind == "pocket":
+        return partial(make_pocket, product), master_inputs(objects, product, selection)
     if product.kind == "flat":
         bias = existing_version(objects, "bias", recipe["flat"]["bias"])
         return partial(_make_flat, product, bias, crew.threads), master_inputs(objects, product, selection)

@@ -31,8 +31,8 @@ def detrending_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def pocket_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of the pocket step."""
-    return {"pocket": recipe["pocket"]["correct"], "pocket_from": np.datetime64(recipe["pocket"]["from"], "us")}
+    """Return the keywords of :func:`~ztfzarr.steps.pocket.pocket_of`."""
+    return {"setting": recipe["pocket"]["correct"], "first_day": np.datetime64(recipe["pocket"]["from"], "us")}
 
 
 def borders(recipe: Recipe, kind: str) -> list[np.datetime64]:

@@ -61,39 +61,49 @@ def pocket_applies(
     return xr.DataArray(applies, {"time": time.values}, ("time",), "applies", {"long_name": "pocket is corrected"})
 
 
-def pocket_parameters(applies: xr.DataArray) -> xr.Dataset:
+def pocket_parameters(applies: xr.DataArray, known: xr.Dataset | None = None) -> xr.Dataset:
     """Look up the pocket of each quadrant.
 
     Parameters
     ----------
     applies : (time) bool
         Which exposures have one: :func:`pocket_applies`.
+    known : Dataset of ``alpha``, ``cmax``, ``beta``, ``nmax``, each (ccd, quadrant), optional
+        Fitted, as ``fit_pocket`` returns them; default the table's, of all 64 quadrants.
 
     Returns
     -------
     Dataset
-        ``alpha``, ``beta`` (1), ``cmax`` and ``nmax`` (DN), each (time, ccd, quadrant) float64, of all 64
-        quadrants; ``cmax`` 0 where there is no pocket.
+        ``alpha``, ``beta`` (1), ``cmax`` and ``nmax`` (DN), each (time, ccd, quadrant) float64; ``cmax`` 0 where
+        there is no pocket.
 
     Notes
     -----
     "Default model (v0.1)" of N. Regnault's ztfsensors.
     """
+    pocket = (_table() if known is None else known[list(PARAMETERS)]).expand_dims(time=applies["time"].values)
+    attributes = pocket["cmax"].attrs
+    return pocket.assign(cmax=pocket["cmax"].where(applies, 0.0).assign_attrs(attributes))
+
+
+def _table() -> xr.Dataset:
     known = tables.pocket()
     of_quadrants = {
         name: (("ccd", "quadrant"), known[name], {"units": units, "long_name": f"pocket {name}"})
         for name, units in zip(PARAMETERS, ("1", "DN", "1", "DN"), strict=True)
     }
-    pocket = xr.Dataset(of_quadrants, {"ccd": list(CCDS), "quadrant": list(QUADRANTS)})
-    pocket = pocket.expand_dims(time=applies["time"].values)
-    attributes = pocket["cmax"].attrs
-    return pocket.assign(cmax=pocket["cmax"].where(applies, 0.0).assign_attrs(attributes))
+    return xr.Dataset(of_quadrants, {"ccd": list(CCDS), "quadrant": list(QUADRANTS)})
 
 
-def pocket_of(exposures: xr.Dataset, setting: str = "auto", first_day: np.datetime64 = POCKET_START) -> xr.Dataset:
+def pocket_of(
+    exposures: xr.Dataset,
+    setting: str = "auto",
+    first_day: np.datetime64 = POCKET_START,
+    known: xr.Dataset | None = None,
+) -> xr.Dataset:
     """Return the pocket parameters of exposures, with ``cmax`` 0 where ``setting`` or their kind says not to."""
     applies = pocket_applies(exposures["time"], setting, first_day, imgtype=exposures["imgtype"])
-    return pocket_parameters(applies)
+    return pocket_parameters(applies, known)
 
 
 def correct_pocket(counts: xr.DataArray, parameters: xr.Dataset) -> xr.DataArray:

@@ -87,6 +87,11 @@ LAMP: Final = ("night", "led", "ccd")
 SCIENCE_ENTRY: Final = ("time", "ccd")
 SCIENCE_CHANNEL: Final = ("time", "ccd", "quadrant")
 SETTLING: Final = (*CHANNEL, "number")
+TRAILS: Final = {
+    "trail": ("median charge that trails into the overscan after {}", "DN"),
+    "level": ("median level of the last columns of {}", "DN"),
+    "ratio": ("charge that trails after {}, over the table's", "1"),
+}
 
 BIAS: Final = Product(
     NIGHT_CCD,
@@ -181,6 +186,30 @@ SCIENCE: Final = Product(
     | _overscan(SCIENCE_CHANNEL),
 )
 
+POCKET: Final = Product(
+    NIGHT_CCD,
+    {},
+    _tables(NIGHT_CCD)
+    | _master_tables(NIGHT_CCD)
+    | {
+        "alpha": _number(CHANNEL, "pocket: exponent of release and trapping", "1"),
+        "cmax": _number(CHANNEL, "pocket: charge when it is full", "DN"),
+        "beta": _number(CHANNEL, "pocket: exponent of the charge that passes", "1"),
+        "nmax": _number(CHANNEL, "pocket: scale of the charge that passes", "DN"),
+        "alpha_error": _number(CHANNEL, "error of the logarithm of alpha", "1"),
+        "cmax_error": _number(CHANNEL, "error of the logarithm of cmax", "1"),
+        "beta_error": _number(CHANNEL, "error of the logarithm of beta", "1"),
+        "nmax_error": _number(CHANNEL, "error of the logarithm of nmax", "1"),
+        "chi2": _number(CHANNEL, "chi2 of the fit, per degree of freedom", "1"),
+    }
+    | {
+        f"{kind}_{name}": _number(CHANNEL, long_name.format(what), units)
+        for kind, what in (("flat", "flats"), ("sky", "exposures of the sky"))
+        for name, (long_name, units) in TRAILS.items()
+    }
+    | {"flag": _flag(CHANNEL, "fit of the pocket: what is wrong", "poor_fit", "limit", "changed")},
+)
+
 # Its stars are in Parquet tables, one an entry: see ztfzarr.store.star_tables.
 STARS: Final = Product(
     SCIENCE_ENTRY,
@@ -196,7 +225,7 @@ STARS: Final = Product(
     },
 )
 
-PRODUCTS: Final = {"bias": BIAS, "flat": FLAT, "science": SCIENCE, "stars": STARS}
+PRODUCTS: Final = {"bias": BIAS, "pocket": POCKET, "flat": FLAT, "science": SCIENCE, "stars": STARS}
 NIGHT: Final = Variable(("night",), "int32", 0, "night YYYYMMDD: UTC date of time + 4 h 13 min")
 KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
     "bias": {"number": Variable(("number",), "int16", 0, "number of a bias in its run, from 0")},
@@ -204,6 +233,7 @@ KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
         "filter": Variable(("filter",), "str", "", "filter"),
         "led": Variable(("led",), "int16", 0, "LED"),
     },
+    "pocket": {},
     "science": {},
     "stars": {},
 }
@@ -245,7 +275,7 @@ def new_version(
     Parameters
     ----------
     kind : str
-        ``bias``, ``flat``, ``science`` or ``stars``.
+        ``bias``, ``pocket``, ``flat``, ``science`` or ``stars``.
     raw_document : dict
         Of the raw group, for the size of quadrants.
     recipe : dict

@@ -91,7 +91,8 @@ def existing_version(objects: Objects, kind: str, name: str) -> Version:
     """Open a version; StoreError if there is none of that name."""
     version = find_version(objects, kind, name)
     if version is None:
-        raise StoreError(f"no {kind}/{name} in {objects.location}: make it with ztfzarr {kind} --version {name}")
+        command = "pocket fit" if kind == "pocket" else kind
+        raise StoreError(f"no {kind}/{name} in {objects.location}: make it with ztfzarr {command} --version {name}")
     return version
 
 

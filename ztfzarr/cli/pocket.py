@@ -1,0 +1,67 @@
+"""``ztfzarr pocket fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ztfzarr.cli.memory import few_arenas
+from ztfzarr.cli.options import reporting, selecting, store_argument
+from ztfzarr.cli.progress import progress
+from ztfzarr.cli.reduce import told
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
+
+
+@click.group()
+def pocket() -> None:
+    """Fit the pocket effect, and follow it from night to night."""
+
+
+@pocket.command(
+    epilog="""\b
+Examples:
+  ztfzarr pocket fit night.zarr
+  ztfzarr pocket fit night.zarr --version v2 --set pocket_fit.period=month
+  ztfzarr run night.zarr --version v2 --set pocket.correct=auto --set pocket.fit=v1"""
+)
+@store_argument
+@selecting
+@click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
+@click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting: pocket_fit.period=month.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
+@reporting
+def fit(
+    store: Objects,
+    nights: tuple[int, int],
+    ccds: tuple[int, ...],
+    version: str,
+    file: str | None,
+    settings: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Fit the pockets of STORE's quadrants to what trails into their overscans, one entry a night and CCD.
+
+    Flats and exposures of the sky are read, their last columns and overscans only. Beside the parameters, the
+    charge that trails after flats and after the sky is kept, and its ratio to what the table says.
+    """
+    from ztfzarr.recipe import read_recipe
+    from ztfzarr.reduce.report import Events, Selection
+    from ztfzarr.reduce.run import reduce
+
+    few_arenas()
+    recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
+    with progress(quiet) as shown:
+        reports = reduce(
+            store, ["pocket"], version=version, recipe=recipe, selection=Selection(*nights, ccds),
+            workers=workers, scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
+        )  # fmt: skip
+    return told(reports, as_json, quiet)
