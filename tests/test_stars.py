@@ -12,6 +12,7 @@ import pytest
 import stores
 import xarray as xr
 from scipy.spatial import cKDTree
+from test_mosaic import real_wcs
 from test_products import call
 
 import ztfzarr
@@ -126,7 +127,7 @@ def test_stars_are_where_and_as_bright_as_in_truth(store: Path, truth: pd.DataFr
     assert np.abs(np.median(bright["y"] - bright["true_y"])) < 0.01
     ratio = bright["flux_10"] / bright["true_flux"]
     constant = np.median(ratio)
-    assert constant == pytest.approx(1, abs=0.02)
+    assert constant == pytest.approx(1, abs=0.05)  # of one CCD alone the level is its own
     pulls = (bright["flux_10"] - constant * bright["true_flux"]) / bright["flux_error_10"]
     assert 1.4826 * np.median(np.abs(pulls)) < 1.5
     magnitude = -2.5 * np.log10(bright["flux_10"] / 30)
@@ -272,6 +273,20 @@ def test_a_catalogue_of_another_field_is_said(copy: Path, tmp_path: Path) -> Non
     group = xr.open_zarr(copy / "stars" / "v4", chunks=None, zarr_format=3).sel(ccd=CCD)
     record = json.loads(next(text for text in group["provenance"].values if text))
     assert "0 entries of the catalogue: expected 10 of each" in record["without_wcs"]["1"]
+
+
+def test_files_with_a_wcs_come_before_the_catalogue(copy: Path, folder: Path, tmp_path: Path) -> None:
+    exposure = int(ztfzarr.open_stars(copy)["exposure"].iloc[0])
+    header = real_wcs().to_header().tostring(sep="\n")
+    (tmp_path / f"ztf_{exposure}_000655_zr_c{CCD:02d}_o_q3_sciimg.hdr").write_text(header)
+    catalogue = folder / "truth" / f"{NIGHT}_catalogue.fits"
+    assert call("stars", copy, "--version", "v5", "--wcs", tmp_path, "--catalogue", catalogue, "-q") == 0
+    table = ztfzarr.open_stars(copy, version="v5")
+    other = (table["exposure"] == exposure) & (table["quadrant"] == 3)
+    assert np.hypot(table["ra"] - 57.997, table["dec"] - 35.746)[other].max() < 1
+    assert np.hypot(table["ra"] - 57.997, table["dec"] - 35.746)[~other].min() > 1
+    group = xr.open_zarr(copy / "stars" / "v5", chunks=None, zarr_format=3).sel(ccd=CCD)
+    assert np.unique(group["wcs"].values, return_counts=True)[1].tolist()[-2:] == [1, 11]
 
 
 @pytest.mark.parametrize(
