@@ -175,6 +175,12 @@ def test_nothing_is_measured_on_nothing() -> None:
     assert set(found) <= set(COLUMNS)
 
 
+def test_too_many_stars_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztfzarr.photometry.detect.PIXEL_STACK", 300)
+    with pytest.raises(ValueError, match=r"stars cannot be told apart \(internal pixel buffer full"):
+        detect(prepare(*skies.images(skies.field(1e6, 10.0))))
+
+
 def test_inputs_are_not_changed() -> None:
     arrays = skies.images(skies.field(5000.0, 100.0))
     before = [a.copy() for a in arrays]
