@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +25,12 @@ from ztfzarr.photometry.quadrant import quadrant_stars
 from ztfzarr.recipe import read_recipe
 from ztfzarr.reduce.listing import product_nights
 from ztfzarr.reduce.run import reduce
+from ztfzarr.reduce.star_entries import StarTask
 from ztfzarr.schema import faults
+from ztfzarr.schemas import load
 from ztfzarr.simulate import camera, conditions, dither_stars, illumination_error, schedule, simulate_night
 from ztfzarr.store.objects import open_objects
+from ztfzarr.store.template import arrays_of
 from ztfzarr.store.versions import find_version, prepare_version
 
 NIGHT, CCD, SHAPE = 20200801, 2, (360, 300)
@@ -174,9 +179,31 @@ def test_the_group_satisfies_its_schema(store: Path) -> None:
     version = find_version(open_objects(store), "stars", "v1")
     assert version is not None
     assert faults(version.document, "stars") == []
-    wrong = json.loads(json.dumps(version.document))
-    wrong["consolidated_metadata"]["metadata"]["stars"]["data_type"] = "int64"
-    assert any("'int32' was expected" in line for line in faults(wrong, "stars"))
+    pinned = load("stars")["properties"]["consolidated_metadata"]["properties"]["metadata"]
+    assert set(pinned["required"]) == set(pinned["properties"]) == set(arrays_of(version.document))
+
+
+WRONG = [
+    pytest.param(lambda d: arrays_of(d)["stars"].update(data_type="int64"), "'int32' was expected", id="type"),
+    pytest.param(lambda d: arrays_of(d).pop("wcs"), "'wcs' is a required property", id="missing"),
+    pytest.param(lambda d: arrays_of(d)["fwhm"]["attributes"].update(units="arcsec"), "'pixel' was", id="units"),
+    pytest.param(lambda d: arrays_of(d)["flag"]["attributes"].pop("flag_meanings"), "flag_meanings", id="bits"),
+    pytest.param(lambda d: d["attributes"]["recipe"].pop("stars"), "'stars' is a required", id="recipe"),
+    pytest.param(lambda d: arrays_of(d)["ccd"].update(shape=[15]), "16 was expected", id="ccds"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG)
+def test_the_schema_refuses(store: Path, damage: Callable[[dict], object], message: str) -> None:
+    document = json.loads((store / "stars" / "v1" / "zarr.json").read_text())
+    damage(document)
+    assert any(message in line for line in faults(document, "stars"))
+
+
+def test_cluster_workers_get_what_a_run_shares(store: Path) -> None:
+    task = StarTask(open_objects(store), "v1", "stars.fits", ("a.hdr",))
+    assert pickle.loads(pickle.dumps(task)) == task
+    assert StarTask(open_objects(store), "v1") != StarTask(open_objects(store), "v1")  # two runs share nothing
 
 
 def test_what_is_made_stays(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
