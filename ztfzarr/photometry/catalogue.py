@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from astropy.table import Table
+from scipy.spatial import cKDTree
 
 from ztfzarr.errors import RefusedError
+from ztfzarr.photometry.matching import directions
 
 # Other names of a column, in order of preference.
 NAMES: Final = {
@@ -18,7 +23,27 @@ NAMES: Final = {
     "id": ("id", "source_id", "objid"),
     "colour": ("colour", "color", "g_r"),
 }
+FORMATS: Final = {".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv"}
 MAGNITUDES: Final = ("mag", "magnitude", "rmag", "rmeanpsfmag", "phot_g_mean_mag")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """A catalogue, :func:`read_catalogue`'s, of which parts of the sky are taken quickly."""
+
+    entries: pd.DataFrame
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(directions(self.entries["ra"].to_numpy(), self.entries["dec"].to_numpy()))
+
+    def around(self, ra: float, dec: float, radius: float) -> pd.DataFrame:
+        """Return the entries within a radius of a position, degrees."""
+        if not np.isfinite(ra + dec) or not len(self.entries):
+            return self.entries[:0]
+        chord = 2 * np.sin(np.radians(radius) / 2)
+        near = self._tree.query_ball_point(directions(np.array([ra]), np.array([dec]))[0], chord)
+        return self.entries.iloc[np.sort(np.asarray(near, np.intp))]
 
 
 def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -33,7 +58,8 @@ def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:
     -------
     DataFrame
         ``id`` int64 (the row where it has none), ``ra``, ``dec`` (degrees), ``colour`` where it has one, and
-        ``zg``, ``zr``, ``zi`` (magnitudes): those columns, or one ``mag`` for all; NaN where it has neither.
+        ``zg``, ``zr``, ``zi`` (magnitudes): those columns, or one ``mag`` for all; NaN where it has neither. Rows
+        without a position are left out.
 
     Raises
     ------
@@ -51,7 +77,8 @@ def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:
     if lacking:
         raise RefusedError(f"{path}: no column {lacking[0]}; expected ra, dec (degrees) and mag")
     found.setdefault("id", np.arange(len(table)))
-    return pd.DataFrame(found | _magnitudes(table))
+    whole = pd.DataFrame(found | _magnitudes(table))
+    return whole[np.isfinite(whole["ra"] + whole["dec"])].reset_index(drop=True)
 
 
 def _magnitudes(table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -69,9 +96,9 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix == ".csv":
             return pd.read_csv(path)
-        from astropy.table import Table
-
-        frame: pd.DataFrame = Table.read(path).to_pandas()
-        return frame
+        if path.suffix in FORMATS:
+            frame: pd.DataFrame = Table.read(path, format=FORMATS[path.suffix]).to_pandas()
+            return frame
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         raise RefusedError(f"{path}: cannot be read as a catalogue ({str(error).splitlines()[0]})") from None
+    raise RefusedError(f"{path}: expected a catalogue in .fits, .ecsv, .csv or .parquet")
