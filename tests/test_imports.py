@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "geometry", "tables", "sky"),
     ("kernels",),
-    ("steps", "masters"),
+    ("steps", "masters", "starflat"),
     ("schemas", "schema", "recipe"),
     ("store",),
     ("simulate", "ingest", "reduce"),
@@ -31,6 +31,7 @@ FORBIDDEN = {
     "kernels": {"xarray", "zarr", "astropy", "dask"},
     "steps": {"zarr", "astropy", "pathlib", "os"},
     "masters": {"zarr", "astropy", "pathlib", "os"},
+    "starflat": {"xarray", "zarr", "astropy", "dask", "pathlib", "os"},
     "store": {"astropy"},
     "plot": {"zarr"},
     "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},
