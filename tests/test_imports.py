@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import itself and those above it in this list (DESIGN §4).
 LAYERS = (
-    ("errors", "geometry", "tables", "sky"),
+    ("errors", "geometry", "horizon", "tables", "sky"),
     ("kernels",),
     ("steps", "masters", "starflat"),
+    ("photometry",),
     ("schemas", "schema", "recipe"),
     ("store",),
     ("simulate", "ingest", "reduce"),
@@ -32,6 +33,8 @@ FORBIDDEN = {
     "steps": {"zarr", "astropy", "pathlib", "os"},
     "masters": {"zarr", "astropy", "pathlib", "os"},
     "starflat": {"xarray", "zarr", "astropy", "dask", "pathlib", "os"},
+    "photometry": {"zarr", "xarray"},
+    "horizon": {"xarray", "zarr", "astropy", "dask"},
     "store": {"astropy"},
     "plot": {"zarr"},
     "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},

@@ -135,7 +135,7 @@ def test_outliers_are_rejected_and_good_measurements_kept():
 
 
 def test_a_colour_term_is_fitted_and_its_absence_seen():
-    night = replace(SMALL, colour_term=0.01)
+    night = replace(SMALL, colour_term=0.03)
     field = simulate_starfield(night)
     with_term = fit_starflat(measurements_of(field, colours=True), night.shape, FEW)
     without = fit_starflat(measurements_of(field), night.shape, FEW)

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from ztfzarr.masters.flat import master_flat, relative_levels
     from ztfzarr.masters.mask import bad_pixels
     from ztfzarr.masters.science import science, science_variance
+    from ztfzarr.photometry.matching import match_stars
     from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.calibrated import open_science
     from ztfzarr.reduce.publish import publish
+    from ztfzarr.reduce.stars import open_stars
     from ztfzarr.steps.detrend import detrend
     from ztfzarr.store.cube import open_cube
 
@@ -27,9 +29,11 @@ __all__ = [
     "header",
     "master_bias",
     "master_flat",
+    "match_stars",
     "open_cube",
     "open_fits",
     "open_science",
+    "open_stars",
     "publish",
     "read_recipe",
     "relative_levels",
@@ -46,9 +50,11 @@ _HOME: Final = {
     "header": "ztfzarr.ingest.headers",
     "master_bias": "ztfzarr.masters.bias",
     "master_flat": "ztfzarr.masters.flat",
+    "match_stars": "ztfzarr.photometry.matching",
     "open_cube": "ztfzarr.store.cube",
     "open_fits": "ztfzarr.ingest.fits",
     "open_science": "ztfzarr.reduce.calibrated",
+    "open_stars": "ztfzarr.reduce.stars",
     "publish": "ztfzarr.reduce.publish",
     "read_recipe": "ztfzarr.recipe",
     "relative_levels": "ztfzarr.masters.flat",

@@ -68,6 +68,25 @@ def tangent_plane(ra: ArrayLike, dec: ArrayLike, ra0: ArrayLike, dec0: ArrayLike
     return np.degrees(xi), np.degrees(eta)
 
 
+def from_tangent_plane(xi: ArrayLike, eta: ArrayLike, ra0: ArrayLike, dec0: ArrayLike) -> tuple[Floats, Floats]:
+    """Undo :func:`tangent_plane`.
+
+    Parameters
+    ----------
+    xi, eta, ra0, dec0 : array_like, degrees
+        Broadcast together.
+
+    Returns
+    -------
+    ra, dec : degrees
+        Right ascension within 0 to 360.
+    """
+    x, y, a0, d0 = (np.radians(np.asarray(v, np.float64)) for v in (xi, eta, ra0, dec0))
+    along = np.cos(d0) - y * np.sin(d0)
+    ra = np.degrees(a0 + np.arctan2(x, along)) % 360
+    return ra, np.degrees(np.arctan2(np.sin(d0) + y * np.cos(d0), np.hypot(along, x)))
+
+
 def seen(
     ra: float, dec: float, ra0: ArrayLike, dec0: ArrayLike, shape: tuple[int, int], *, radius: float = 0.0
 ) -> Seen:
@@ -140,6 +159,18 @@ def stored_pixels(rcid: int, xi: Floats, eta: Floats, shape: tuple[int, int]) ->
     scale = m[2, 0] * xi + m[2, 1] * eta + m[2, 2]
     u, v = ((m[i, 0] * xi + m[i, 1] * eta + m[i, 2]) / scale for i in (0, 1))
     return u * shape[1] - 0.5, v * shape[0] - 0.5
+
+
+def plane_of_pixels(rcid: int, x: ArrayLike, y: ArrayLike, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the offsets in the tangent plane, degrees to the east and to the north, of stored, 0-based pixels.
+
+    The inverse of :func:`stored_pixels`: focal-plane coordinates, which depend on no pointing.
+    """
+    m = np.linalg.inv(_projections()[rcid])
+    across, down = ((np.asarray(v, np.float64) + 0.5) / n for v, n in ((x, shape[1]), (y, shape[0])))
+    scale = m[2, 0] * across + m[2, 1] * down + m[2, 2]
+    xi, eta = ((m[i, 0] * across + m[i, 1] * down + m[i, 2]) / scale for i in (0, 1))
+    return xi, eta
 
 
 @cache

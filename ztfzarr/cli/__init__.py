@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "flat": ("ztfzarr.cli.reduce", "Make the master flats that a store lacks."),
     "science": ("ztfzarr.cli.reduce", "Make the science that a store lacks."),
     "run": ("ztfzarr.cli.reduce", "Make whatever a store lacks: bias, flat, science."),
+    "stars": ("ztfzarr.cli.stars", "Find and measure the stars of a store's science."),
     "ls": ("ztfzarr.cli.listing", "List the nights of a store."),
     "info": ("ztfzarr.cli.listing", "Say what a store holds, its size, and how to open it."),
     "find": ("ztfzarr.cli.find", "Find the exposures that saw a position, and cut stamps."),

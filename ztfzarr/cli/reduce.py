@@ -63,12 +63,13 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
                 store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
                 scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
             )  # fmt: skip
-        return _told(reports, as_json, quiet)
+        return told(reports, as_json, quiet)
 
     return command
 
 
-def _told(reports: list[Report], as_json: bool, quiet: bool) -> int:
+def told(reports: list[Report], as_json: bool, quiet: bool) -> int:
+    """Print what reductions did and refused; return the exit status."""
     for report in reports:
         for entry, reason in report.refused:
             click.echo(f"refused {entry}: {reason}", err=True)

@@ -12,7 +12,8 @@ from ztfzarr.cli.progress import progress
     epilog="""\b
 Examples:
   ztfzarr simulate sim
-  ztfzarr simulate sim --shape 3080x3072 --ccds 6 --bias 12 --flats 0 --science 2"""
+  ztfzarr simulate sim --shape 3080x3072 --ccds 6 --bias 12 --flats 0 --science 2
+  ztfzarr simulate sim --ccds 1-16 --science 0 --starflat 30"""
 )
 @click.argument("directory", type=click.Path(file_okay=False))
 @click.option("--night", type=Nights(), default="2020-08-01", show_default=True, help="Night to make.")
@@ -21,6 +22,10 @@ Examples:
 @click.option("--bias", type=click.IntRange(0), default=20, show_default=True, help="Bias exposures.")
 @click.option("--flats", type=click.IntRange(0), default=5, show_default=True, help="Flats a LED, of 11 LEDs.")
 @click.option("--science", type=click.IntRange(0), default=6, show_default=True, help="Exposures of the sky.")
+@click.option(
+    "--starflat", type=click.IntRange(0), default=0, show_default=True, help="Dithers of one dense field."
+)
+@click.option("--starflat-filter", default="zr", show_default=True, help="Their filter: zg, zr, zi.")
 @click.option("--sky", type=click.Path(exists=True, dir_okay=False), help="FITS image to use as the sky.")
 @click.option("--pocket", is_flag=True, help="Defer charge in the serial register, from 2019-10-22 on.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
@@ -34,6 +39,8 @@ def simulate(
     bias: int,
     flats: int,
     science: int,
+    starflat: int,
+    starflat_filter: str,
     sky: str | None,
     pocket: bool,
     seed: int,
@@ -60,8 +67,8 @@ def simulate(
         try:
             paths = simulate_night(
                 directory, night=night[0], ccds=ccds, shape=shape, bias=bias, flats=flats, science=science,
-                sky=sky, pocket=pocket, seed=seed, workers=workers or len(os.sched_getaffinity(0)),
-                progress=advance,
+                starflat=starflat, starflat_filter=starflat_filter, sky=sky, pocket=pocket, seed=seed,
+                workers=workers or len(os.sched_getaffinity(0)), progress=advance,
             )  # fmt: skip
         except ValueError as error:
             raise click.UsageError(str(error)) from None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
 KIND: Final = click.Choice(["bias", "flat", "science"])
+MADE: Final = click.Choice(["bias", "flat", "science", "stars"])
 
 
 @click.command()
@@ -49,7 +50,7 @@ def compare(store: Objects, kind: str, one: str, other: str, as_json: bool) -> N
 
 @click.command()
 @store_argument
-@click.argument("kind", type=KIND)
+@click.argument("kind", type=MADE)
 @click.argument("version")
 @click.confirmation_option(prompt="Delete this version for good?")
 def drop(store: Objects, kind: str, version: str) -> None:

@@ -20,6 +20,7 @@ SECTIONS: Final = {
     "bias": ("algorithm", "overscan", "linearity", "bias"),
     "flat": ("algorithm", "overscan", "linearity", "pocket", "flat", "bad_pixels"),
     "science": ("algorithm", "overscan", "linearity", "pocket", "science"),
+    "stars": ("algorithm", "stars"),
 }
 
 

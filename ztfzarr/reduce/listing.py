@@ -25,6 +25,7 @@ QUALITY: Final = {
     "bias": (("read_noise", "read noise", " DN", ".2f"), ("structure", "structure", " DN", ".2f")),
     "flat": (("scatter", "scatter", "", ".2%"), ("gain", "gain", " e-/DN", ".2f"), ("level", "level", "", ".3f")),
     "science": (("sky", "sky", " DN", ".0f"), ("noise", "noise", " DN", ".1f")),
+    "stars": (("fwhm", "fwhm", " px", ".2f"), ("wcs_rms", "WCS", " px", ".2f")),
 }
 
 
@@ -64,7 +65,7 @@ def product_nights(store: StoreLike, selection: Selection | None = None) -> list
     selection = selection or Selection()
     found: list[ProductNight] = []
     for version in versions_of(objects):
-        listed = _science if version.kind == "science" else _masters
+        listed = LISTED.get(version.kind, _masters)
         found += sorted(listed(objects, version, selection), key=lambda night: night.night)
     return found
 
@@ -106,6 +107,27 @@ def _science(objects: Objects, version: Version, selection: Selection) -> Iterat
         lost = there[mine] & ~present[mine]
         made, missing, bad, old = (int(v.sum()) for v in (present[mine], lost, flagged[mine], stale[mine]))
         yield ProductNight(version.group, night, made, missing, bad, old, quality)
+
+
+def _stars(objects: Objects, version: Version, selection: Selection) -> Iterator[ProductNight]:
+    """List nights with exposures of the sky; tables are never stale: their science is of one version."""
+    raw, group = open_raw(objects), version.open()
+    present, flag = (np.asarray(array_of(group, name)[...]) for name in ("present", "flag"))
+    length = len(present)
+    nights, sky = read_table(raw, "night")[:length], read_table(raw, "imgtype")[:length] == "object"
+    there = read_table(raw, "present")[:length] == 1
+    for night in np.unique(nights[sky]).tolist():
+        if not selection.has(night):
+            continue
+        rows = np.flatnonzero(np.asarray(sky) & (nights == night))
+        made = present[rows] == 1
+        flagged = made & (flag[rows] != 0).any(axis=-1)
+        span = slice(int(rows[0]), int(rows[-1]) + 1)
+        counts = int(made.sum()), int((there[rows] & ~made).sum()), int(flagged.sum()), 0
+        yield ProductNight(version.group, night, *counts, _quality(group, "stars", span, made))
+
+
+LISTED: Final = {"science": _science, "stars": _stars}
 
 
 def _superseded(

@@ -26,6 +26,14 @@ def science_provenance(version: Version, masters: Mapping[str, str], k: float) -
     return _written(version, {"masters": dict(masters), "k": k})
 
 
+def stars_provenance(version: Version, stored: bool, reasons: list[str], catalogue: bool) -> str:
+    """Write down whether science was stored, and why quadrants have no WCS, by their number."""
+    name = f"science/{version.recipe['stars']['science']}"
+    without = {str(i + 1): reason for i, reason in enumerate(reasons) if reason}
+    science = name if stored else f"{name}, computed"
+    return _written(version, {"science": science, "catalogue": catalogue, "without_wcs": without})
+
+
 def _written(version: Version, record: Mapping[str, Any]) -> str:
     software = version.document["attributes"]["software"]["ztfzarr"]
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -25,7 +25,8 @@ from ztfzarr.store.threads import windowed_futures
 from ztfzarr.store.versions import Version, existing_version, made, prepare_version
 
 ORDER: Final = ("bias", "flat", "science")
-MARK_ENTRIES: Final = {"bias": 4, "flat": 3, "science": 32}  # a mark writes some twenty tables, in half a second
+# A mark writes some twenty tables, in half a second.
+MARK_ENTRIES: Final = {"bias": 4, "flat": 3, "science": 32, "stars": 32}
 
 Make = Callable[[Any], list[Entry]]
 
@@ -82,7 +83,10 @@ def reduce(
     for kind in kinds:
         product = prepare_version(objects, kind, version, recipe, default_recipe(masters))
         with _crew(kind, threads, scheduler) as crew:
-            reports.append(_make_product(objects, product, selection, events, crew))
+            make, items = _work(objects, product, selection, crew)
+            reports.append(make_product(product, make, items, events, crew))
+        if kind == "flat":
+            reports[-1].refused += freeze_levels(product, selection)
     return reports
 
 
@@ -92,10 +96,11 @@ def _crew(kind: str, threads: int, scheduler: str | None) -> AbstractContextMana
     return threads_for_exposures(threads) if kind == "science" else threads_for_masters(threads)
 
 
-def _make_product(objects: Objects, product: Version, selection: Selection, events: Events, crew: Crew) -> Report:
-    """Make what a version lacks of the selected nights and CCDs."""
+def make_product(
+    product: Version, make: Make, items: Iterable[Inputs] | Iterable[Shot], events: Events, crew: Crew
+) -> Report:
+    """Make the entries that a version lacks, each by ``make`` of an item, and mark them."""
     report = Report(product.group)
-    make, items = _work(objects, product, selection, crew)
     done = made(product)
     todo = []
     for item in items:
@@ -105,8 +110,6 @@ def _make_product(objects: Objects, product: Version, selection: Selection, even
             todo.append(item)
     events.step(product.group, len(todo))
     _carry_out(product, make, todo, report, events, crew)
-    if product.kind == "flat":
-        report.refused += freeze_levels(product, selection)
     return report
 
 

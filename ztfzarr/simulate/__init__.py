@@ -11,17 +11,22 @@ from ztfzarr.simulate.focal_plane import coordinates, illumination
 from ztfzarr.simulate.night import simulate_night
 from ztfzarr.simulate.scene import read_sky, stars
 from ztfzarr.simulate.schedule import Exposure, schedule
+from ztfzarr.simulate.starfield import Catalogue, catalogue, dither_stars, illumination_error
 from ztfzarr.simulate.truth import truth
 
 __all__ = [
     "Camera",
+    "Catalogue",
     "Conditions",
     "Exposure",
     "RawCcd",
     "camera",
+    "catalogue",
     "conditions",
     "coordinates",
+    "dither_stars",
     "illumination",
+    "illumination_error",
     "light",
     "raw_ccd",
     "read_sky",

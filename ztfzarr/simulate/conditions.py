@@ -38,6 +38,8 @@ class Conditions:
     unsettled_shape: Annotated[float, Quantity("", "1", "share of the camera's settling_shape in this frame")]
     drift_scale: Annotated[NDArray[np.float32], Quantity("quadrant", "1", "row drift relative to the camera's")]
     cosmic_rays: Annotated[NDArray[np.int32], Quantity("quadrant", "1", "number of cosmic-ray hits")]
+    transparency: Annotated[float, Quantity("", "1", "starlight relative to the mean, of dithers of a starflat")]
+    rotation: Annotated[float, Quantity("", "degree", "of the camera on the sky, of dithers of a starflat")]
 
 
 def conditions(camera: Camera, exposure: Exposure, ccd: int) -> Conditions:
@@ -67,4 +69,6 @@ def conditions(camera: Camera, exposure: Exposure, ccd: int) -> Conditions:
         unsettled_shape=float(np.exp(-run / SETTLING_SHAPE)),
         drift_scale=electronics.normal(1, 0.2, len(QUADRANTS)).astype(np.float32),
         cosmic_rays=electronics.poisson(hits, len(QUADRANTS)).astype(np.int32),
+        transparency=rng.uniform(0.95, 1.05) if exposure.dither else 1.0,
+        rotation=rng.normal(0, 0.01) if exposure.dither else 0.0,
     )

@@ -9,9 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr import tables
-from ztfzarr.geometry import CCDS, FULL_OVERSCAN, POCKET_START, QUADRANTS, linearity_epoch
+from ztfzarr.geometry import (
+    CCDS,
+    FULL_OVERSCAN,
+    LED_FILTERS,
+    POCKET_START,
+    QUADRANTS,
+    linearity_epoch,
+)
 from ztfzarr.kernels.pocket import Pocket
-from ztfzarr.simulate import readout, scene
+from ztfzarr.simulate import readout, scene, starfield
 from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
 from ztfzarr.simulate.conditions import Conditions, conditions
 from ztfzarr.simulate.focal_plane import coordinates, illumination
@@ -95,6 +102,8 @@ def _light(channel: _Channel, sky: Image | None) -> Image:
     camera, exposure = channel.camera, channel.exposure
     if exposure.kind == "b":
         return np.zeros(camera.shape, np.float32)
+    if exposure.dither:
+        return _starfield(channel)
     source = SOURCES.index(f"led{exposure.led:02d}" if exposure.kind == "f" else exposure.filter)
     plane = coordinates(channel.ccd, channel.quadrant, camera.shape)
     lit = illumination(camera.illumination[source], *plane)
@@ -115,6 +124,20 @@ def _made_sky(channel: _Channel) -> Image:
     level = level + np.float32(now.sky * now.gradient_v) * v[:, np.newaxis]
     star = scene.stars(camera.seed, field, channel.ccd, channel.quadrant, camera.shape)
     return scene.made_sky(star, channel.exposure.filter, level, (now.shift_x, now.shift_y))
+
+
+def _starfield(channel: _Channel) -> Image:
+    """Light a quadrant as the mean of the filter's LEDs does, but for the starflat's error of illumination."""
+    camera, exposure, now, where = channel.camera, channel.exposure, channel.now, (channel.ccd, channel.quadrant)
+    of_filter = [SOURCES.index(f"led{led:02d}") for led in LEDS if LED_FILTERS[led] == exposure.filter]
+    lit = illumination(camera.illumination[of_filter].mean(axis=0), *coordinates(*where, camera.shape))
+    lit *= camera.throughput[SOURCES.index(exposure.filter), channel.at[0]]
+    y, x = ((np.arange(n) + 0.5) / n for n in camera.shape)
+    error = starfield.illumination_error(camera.seed, exposure.filter, *where, x, y[:, np.newaxis])
+    star = starfield.dither_stars(camera.seed, exposure, now, *where, camera.shape)
+    level = np.full(camera.shape, now.sky, np.float32)
+    seen: Image = lit * scene.with_stars(level, star.x, star.y, star.flux) * error.astype(np.float32)
+    return seen
 
 
 def _real_sky(channel: _Channel, image: Image) -> Image:

@@ -10,44 +10,32 @@ from typing import Final
 
 import numpy as np
 
+from ztfzarr import horizon
 from ztfzarr.geometry import NOON_TO_MIDNIGHT
+from ztfzarr.horizon import LATITUDE, SIDEREAL, days_since_j2000, sidereal_time
 
-# As in the headers of the camera.
-LONGITUDE: Final = -116.8598
-LATITUDE: Final = 33.3573
+__all__ = [
+    "airmass", "days_since_j2000", "horizontal", "hour_angle", "moon", "moon_phase_angle", "sidereal_time", "sun",
+    "sunset",
+]  # fmt: skip
 
-J2000: Final = np.datetime64("2000-01-01T12:00", "us")
-SIDEREAL: Final = 360.98564736629  # degrees a day
 SUNSET_ALTITUDE: Final = -0.833
-
-
-def days_since_j2000(time: np.datetime64) -> float:
-    """Return days since 2000-01-01 12:00 UTC."""
-    return float((time - J2000) / np.timedelta64(1, "D"))
-
-
-def sidereal_time(time: np.datetime64) -> float:
-    """Return the local mean sidereal time of Palomar, degrees."""
-    return (280.46061837 + SIDEREAL * days_since_j2000(time) + LONGITUDE) % 360
 
 
 def hour_angle(ra: float, time: np.datetime64) -> float:
     """Return the hour angle of a right ascension, degrees within -180 to 180."""
-    return (sidereal_time(time) - ra + 180) % 360 - 180
+    return float(horizon.hour_angles(ra, time))
 
 
 def horizontal(ra: float, dec: float, time: np.datetime64) -> tuple[float, float]:
     """Return azimuth (from north through east) and altitude of a direction, degrees."""
-    h, d, latitude = radians(hour_angle(ra, time)), radians(dec), radians(LATITUDE)
-    north = cos(latitude) * sin(d) - sin(latitude) * cos(d) * cos(h)
-    up = sin(latitude) * sin(d) + cos(latitude) * cos(d) * cos(h)
-    return degrees(atan2(-cos(d) * sin(h), north)) % 360, degrees(asin(up))
+    azimuth, altitude = horizon.horizontal(ra, dec, time)
+    return float(azimuth), float(altitude)
 
 
 def airmass(altitude: float) -> float:
-    """Return the airmass at an altitude in degrees (Hardie 1962)."""
-    excess = 1 / sin(radians(altitude)) - 1
-    return 1 + excess * (1 - 0.0018167 - 0.002875 * excess - 0.0008083 * excess**2)
+    """Return the airmass at an altitude in degrees."""
+    return float(horizon.airmass(altitude))
 
 
 def _equatorial(longitude: float, latitude: float) -> tuple[float, float]:

@@ -16,7 +16,8 @@ from ztfzarr.simulate.detector import raw_ccd
 from ztfzarr.simulate.files import file_bytes, raw_path, write_atomically
 from ztfzarr.simulate.scene import read_sky
 from ztfzarr.simulate.schedule import Exposure, schedule
-from ztfzarr.simulate.truth import write_truth
+from ztfzarr.simulate.starfield import catalogue
+from ztfzarr.simulate.truth import write_catalogue, write_truth
 
 Progress = Callable[[int, int], None]
 
@@ -43,6 +44,8 @@ def simulate_night(
     bias: int = 20,
     flats: int = 5,
     science: int = 6,
+    starflat: int = 0,
+    starflat_filter: str = "zr",
     sky: str | os.PathLike[str] | None = None,
     pocket: bool = False,
     seed: int = 1,
@@ -64,6 +67,11 @@ def simulate_night(
         Rows, columns of a quadrant; the camera's are 3080, 3072.
     bias, flats, science : int
         Bias frames; flats of each of the 11 LEDs; exposures of the sky, spread over zg, zr and zi.
+    starflat : int
+        Dithered exposures of one dense field, lit otherwise than dome flats tell; their catalogue is in
+        ``truth/<night>_catalogue.fits``.
+    starflat_filter : str
+        Their filter: zg, zr or zi.
     sky : path, optional
         FITS image of the real sky (DN) to expose, cut or repeated to the shape; its own noise stays in it.
     pocket : bool
@@ -88,7 +96,10 @@ def simulate_night(
     check(ccds, shape, seed)
     if workers < 1:
         raise ValueError(f"workers = {workers}: expected 1 or more")
-    exposures = schedule(night, bias=bias, flats=flats, science=science, seed=seed)
+    exposures = schedule(
+        night, bias=bias, flats=flats, science=science, starflat=starflat,
+        starflat_filter=starflat_filter, seed=seed,
+    )  # fmt: skip
     image = None if sky is None else os.fspath(sky)
     pixels = None if image is None else read_sky(image)
     top, shape = Path(directory), (shape[0], shape[1])
@@ -96,6 +107,8 @@ def simulate_night(
     tasks = [_Task(top, e, ccd, shape, seed, image, pocket) for ccd in ccds for e in exposures]
     paths = _write_all(tasks, workers, progress)
     write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels)
+    if starflat:
+        write_catalogue(top / "truth" / f"{night}_catalogue.fits", catalogue(seed, exposures[-1].field, shape))
     return sorted(paths)
 
 

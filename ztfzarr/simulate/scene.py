@@ -72,11 +72,17 @@ def made_sky(
     -------
     (y, x) float32, DN
     """
-    x, y = star.x + shift[0], star.y + shift[1]
+    flux = star.flux[list(FILTER_IDS.values()).index(filter_name)]
+    return with_stars(level, star.x + shift[0], star.y + shift[1], flux)
+
+
+def with_stars(
+    level: NDArray[np.float32], x: NDArray[np.floating], y: NDArray[np.floating], flux: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Add stars at stored pixels x, y, of fluxes in DN; those beyond the edges reach in."""
     stamp = np.arange(-STAMP, STAMP + 1)
     row = (np.rint(y)[:, np.newaxis, np.newaxis] + stamp[:, np.newaxis]).astype(np.int64)
     column = (np.rint(x)[:, np.newaxis, np.newaxis] + stamp).astype(np.int64)
-    flux = star.flux[list(FILTER_IDS.values()).index(filter_name)]
     light = flux[:, np.newaxis, np.newaxis] * _moffat(column - x[:, None, None], row - y[:, None, None])
     row, column = np.broadcast_arrays(row, column)
     inside = (row >= 0) & (row < level.shape[0]) & (column >= 0) & (column < level.shape[1])

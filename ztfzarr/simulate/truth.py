@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from astropy.table import Table
 from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
 
@@ -21,6 +22,7 @@ from ztfzarr.simulate.focal_plane import TERMS, coordinates
 from ztfzarr.simulate.quantities import quantities
 from ztfzarr.simulate.scene import Stars, sky_window, stars
 from ztfzarr.simulate.schedule import Exposure
+from ztfzarr.simulate.starfield import EXTINCTION, NODES, ZERO_POINT, Catalogue, illumination_error
 
 
 def truth(camera: Camera, exposures: Sequence[Exposure], *, sky: NDArray[np.float32] | None = None) -> xr.Dataset:
@@ -41,10 +43,12 @@ def truth(camera: Camera, exposures: Sequence[Exposure], *, sky: NDArray[np.floa
         Maps and numbers of each quadrant, values of each exposure; of each field the stars, or where in the
         image of the sky a quadrant looks; with units.
     """
-    fields = sorted({e.field for e in exposures} - {0})
+    fields = sorted({e.field for e in exposures if not e.dither} - {0})
     parts = [_of_camera(camera), _of_focal_plane(camera)]
     if fields:
         parts.append(_of_stars(camera, fields) if sky is None else _of_windows(camera, fields, sky))
+    if any(e.dither for e in exposures):
+        parts.append(_of_starflat(camera))
     if exposures:
         parts.append(_of_exposures(camera, exposures))
     attrs = {"title": "truth of a simulated night of ZTF", "seed": camera.seed}
@@ -84,6 +88,30 @@ def write_truth(
         # zarr warns that the specification of version 3 leaves consolidated metadata open; xarray reads them.
         warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         zarr.consolidate_metadata(path)
+
+
+def write_catalogue(path: Path, stars: Catalogue) -> None:
+    """Write the catalogue of a field: id, ra, dec (degrees), zg, zr, zi (magnitudes), colour (g - r)."""
+    columns = {"id": np.arange(stars.ra.size), "ra": stars.ra, "dec": stars.dec, "colour": stars.colour}
+    Table(columns | dict(zip(FILTER_IDS.values(), stars.magnitude, strict=True))).write(path, overwrite=True)
+
+
+def _of_starflat(camera: Camera) -> xr.Dataset:
+    """Collect the error of illumination on nodes, from edge to edge of quadrants, zero points and extinction."""
+    node, filters = np.linspace(0, 1, NODES), list(FILTER_IDS.values())
+    where = [(int(c), q) for c in camera.ccd for q in QUADRANTS]
+    maps = [[illumination_error(camera.seed, f, *w, node, node[:, np.newaxis]) for w in where] for f in filters]
+    error = np.reshape(maps, (len(filters), len(camera.ccd), len(QUADRANTS), NODES, NODES))
+    part = {"units": "1", "long_name": "part of the quadrant from its first stored edge; pixel = part n - 0.5"}
+    dims = ("filter", "ccd", "quadrant", "node_y", "node_x")
+    of_error = {"units": "1", "long_name": "light of the sky relative to what dome flats tell"}
+    names = {"zero_point": ZERO_POINT, "extinction": EXTINCTION}
+    units = {"zero_point": "mag", "extinction": "mag per airmass"}
+    numbers = {n: ("filter", [values[f] for f in filters], {"units": units[n]}) for n, values in names.items()}
+    return xr.Dataset(
+        {"illumination_error": (dims, error, of_error), **numbers},
+        {"filter": np.array(filters, object), "node_y": ("node_y", node, part), "node_x": ("node_x", node, part)},
+    )
 
 
 def _of_camera(camera: Camera) -> xr.Dataset:

@@ -149,12 +149,13 @@ def fit_starflat(measurements: Measurements, shape: tuple[int, int], settings: S
     kept, dropped = linked(system, near_median(system))
     fit = _solved(system, settings, inverse, kept, None)
     for _ in range(ROUNDS):
-        inlying = _inlying(fit, inverse)
-        kept, dropped = linked(system, inlying)
-        if np.array_equal(kept, fit.weight > 0):
+        before = kept
+        kept, more = linked(system, _inlying(fit, inverse))
+        dropped |= more
+        if np.array_equal(kept, before):
             break
         fit = _solved(system, settings, inverse, kept, fit)
-    return replace(fit, dropped=dropped, effective=_effective(fit))
+    return replace(fit, dropped=tuple(sorted(dropped)), effective=_effective(fit))
 
 
 def _effective(fit: Fit) -> float:

@@ -16,6 +16,7 @@ from ztfzarr.starflat.system import System
 Mask = NDArray[np.bool_]
 
 COARSE: Final = 0.15  # mag: what is within it of its star's median may be illumination rather than an outlier
+PASSES: Final = 10  # of medians of stars and of exposures in turn; they settle to 1 mmag in five
 FEWEST: Final = 2  # measurements of a star: one says nothing
 
 
@@ -24,7 +25,7 @@ def near_median(system: System) -> Mask:
     value, kept = system.magnitude.copy(), np.ones(system.star.size, bool)
     middle = np.empty_like(value)
     order = np.argsort(system.exposure, kind="stable")
-    for _ in range(3):
+    for _ in range(PASSES):
         star_medians(system.star, kept, value, middle)
         off, shift = value - middle, np.empty_like(value)
         sorted_shift = np.empty_like(value)
@@ -35,7 +36,7 @@ def near_median(system: System) -> Mask:
     return kept
 
 
-def linked(system: System, kept: Mask) -> tuple[Mask, tuple[int, ...]]:
+def linked(system: System, kept: Mask) -> tuple[Mask, set[int]]:
     """Leave out stars seen once, and the quadrants that no star links to most of the others."""
     times = np.bincount(system.star[kept], minlength=system.stars.size)
     kept = kept & (times[system.star] >= FEWEST)
@@ -48,7 +49,7 @@ def linked(system: System, kept: Mask) -> tuple[Mask, tuple[int, ...]]:
     part = csgraph.connected_components(graph, directed=False)[1]
     main = np.bincount(part[system.rcid[kept]]).argmax()
     lost = np.unique(system.rcid[kept & (part[system.rcid] != main)])
-    return kept & (part[system.rcid] == main), tuple(lost.tolist())
+    return kept & (part[system.rcid] == main), set(lost.tolist())
 
 
 def determined(system: System, kept: Mask, minimum: float) -> tuple[Mask, Mask]:

@@ -15,6 +15,7 @@ from ztfzarr.schema import faults
 from ztfzarr.store.check import Selection, document_faults, pixels_of
 from ztfzarr.store.group import array_of, read_table
 from ztfzarr.store.shard import bad_chunks, shard_format
+from ztfzarr.store.star_tables import table_fault
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version
@@ -64,6 +65,9 @@ def entry_faults(
 
 def _entry(version: Version, place: Place, names: dict[str, Any]) -> Iterator[str]:
     where = entry_name(version, place, names)
+    if version.kind == "stars":
+        fault = table_fault(version, int(names["time"][place[0]]), place[1] + 1)
+        yield from [] if fault is None else [f"{version.group}: {where}: {fault}"]
     for name in version.pixels:
         form = shard_format(arrays_of(version.document)[name])
         key = f"{version.group}/{name}/c/{'/'.join(map(str, place))}/0/0/0"

@@ -19,6 +19,7 @@ from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import row_coordinates
 from ztfzarr.store.shard import bad_chunks, shard_format
+from ztfzarr.store.star_tables import table_fault, table_key
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version, made, prepare_version, versions_of
@@ -106,7 +107,21 @@ class EntryCopier:
             )
             if bad_chunks(shard_format(theirs), self.theirs.objects.get(key)) != []:
                 raise StoreError(f"{key} is damaged in the destination")
+        if self.version.kind == "stars":
+            size += self._copy_table(place)
         return Entry(dest_place, self._tables(place)), size
+
+    def _copy_table(self, place: Place) -> int:
+        """Copy the table of an entry, which has one name in all stores; bytes."""
+        exposure = int(np.asarray(array_of(self.version.open(), "exposure")[place[0]]))
+        fault = table_fault(self.version, exposure, place[1] + 1)
+        if fault is not None:
+            raise StoreError(fault)
+        key = table_key(self.version, exposure, place[1] + 1)
+        data = self.version.objects.get(key)
+        if not self.theirs.objects.create(key, data) and self.theirs.objects.get(key) != data:
+            raise StoreError(f"{key} is in the destination with other content")
+        return len(data)
 
     def _tables(self, place: Place) -> dict[str, Any]:
         """Return what the tables hold of an entry: along its dimensions, and all along others such as LEDs."""

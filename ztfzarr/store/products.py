@@ -16,6 +16,7 @@ from ztfzarr.store.template import Variable, dimension_lengths, group_document
 IMAGE: Final = ("quadrant", "y", "x")
 FILTERS: Final = tuple(sorted(FILTER_IDS.values()))
 LEDS: Final = tuple(LED_FILTERS)
+WCS: Final = {"header": 1, "file": 2, "catalogue": 4}
 NUMBERS: Final = 32  # biases of a run that are followed as they settle
 SHARED_LABELS: Final = ("ccd", "quadrant", "rcid", "y", "x")
 
@@ -180,7 +181,22 @@ SCIENCE: Final = Product(
     | _overscan(SCIENCE_CHANNEL),
 )
 
-PRODUCTS: Final = {"bias": BIAS, "flat": FLAT, "science": SCIENCE}
+# Its stars are in Parquet tables, one an entry: see ztfzarr.store.star_tables.
+STARS: Final = Product(
+    SCIENCE_ENTRY,
+    {},
+    _tables(SCIENCE_ENTRY)
+    | {
+        "stars": Variable(SCIENCE_CHANNEL, "int32", 0, "rows of the table", "1", 1024),
+        "fwhm": _number(SCIENCE_CHANNEL, "median full width at half maximum of unflagged stars", "pixel"),
+        "wcs": Variable(SCIENCE_CHANNEL, "uint8", 0, "where ra and dec are from", row_chunk=1024, flags=WCS),
+        "wcs_stars": Variable(SCIENCE_CHANNEL, "int32", 0, "stars of the fit to a catalogue", "1", 1024),
+        "wcs_rms": _number(SCIENCE_CHANNEL, "rms of a coordinate of the fit to a catalogue", "pixel"),
+        "flag": _flag(SCIENCE_CHANNEL, "star table: what is wrong", "no_wcs", "few_stars"),
+    },
+)
+
+PRODUCTS: Final = {"bias": BIAS, "flat": FLAT, "science": SCIENCE, "stars": STARS}
 NIGHT: Final = Variable(("night",), "int32", 0, "night YYYYMMDD: UTC date of time + 4 h 13 min")
 KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
     "bias": {"number": Variable(("number",), "int16", 0, "number of a bias in its run, from 0")},
@@ -189,6 +205,7 @@ KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
         "led": Variable(("led",), "int16", 0, "LED"),
     },
     "science": {},
+    "stars": {},
 }
 
 
@@ -228,7 +245,7 @@ def new_version(
     Parameters
     ----------
     kind : str
-        ``bias``, ``flat`` or ``science``.
+        ``bias``, ``flat``, ``science`` or ``stars``.
     raw_document : dict
         Of the raw group, for the size of quadrants.
     recipe : dict

@@ -1,0 +1,65 @@
+"""``ztfzarr stars``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ztfzarr.cli.memory import few_arenas
+from ztfzarr.cli.options import reporting, selecting, store_argument
+from ztfzarr.cli.progress import progress
+from ztfzarr.cli.reduce import told
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr stars night.zarr --catalogue gaia.fits
+  ztfzarr stars night.zarr --wcs sciimg/ --set stars.annulus=15:30"""
+)
+@store_argument
+@selecting
+@click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
+@click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in stars.threshold=5.")
+@click.option("--catalogue", type=click.Path(exists=True, dir_okay=False), help="Stars: ra, dec, mag; FITS, CSV…")
+@click.option("--wcs", multiple=True, type=click.Path(exists=True), help="IPAC's science images or headers.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
+@reporting
+def stars(
+    store: Objects,
+    nights: tuple[int, int],
+    ccds: tuple[int, ...],
+    version: str,
+    file: str | None,
+    settings: tuple[str, ...],
+    catalogue: str | None,
+    wcs: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Find and measure the stars of STORE's science: a table an exposure and CCD.
+
+    Positions on the sky are from the WCS of raw headers, else of --wcs files, else of a fit to --catalogue, whose
+    stars then also name those of the tables.
+    """
+    from ztfzarr.recipe import read_recipe
+    from ztfzarr.reduce.report import Events, Selection
+    from ztfzarr.reduce.stars import reduce_stars
+
+    few_arenas()
+    recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
+    with progress(quiet) as shown:
+        report = reduce_stars(
+            store, version=version, recipe=recipe, selection=Selection(*nights, ccds), catalogue=catalogue,
+            wcs=wcs, workers=workers, scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
+        )  # fmt: skip
+    return told([report], as_json, quiet)

@@ -1,0 +1,77 @@
+"""Catalogues of stars: FITS, ECSV, CSV or Parquet files with ra, dec and, better, a magnitude."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from ztfzarr.errors import RefusedError
+
+# Other names of a column, in order of preference.
+NAMES: Final = {
+    "ra": ("ra", "raj2000", "ra_icrs", "alpha_j2000", "ramean"),
+    "dec": ("dec", "dej2000", "de_icrs", "delta_j2000", "decmean"),
+    "id": ("id", "source_id", "objid"),
+    "colour": ("colour", "color", "g_r"),
+}
+MAGNITUDES: Final = ("mag", "magnitude", "rmag", "rmeanpsfmag", "phot_g_mean_mag")
+
+
+def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a catalogue.
+
+    Parameters
+    ----------
+    path : path
+        ``.parquet``, ``.csv``, ``.ecsv``, or ``.fits`` (its first table); case of names does not matter.
+
+    Returns
+    -------
+    DataFrame
+        ``id`` int64 (the row where it has none), ``ra``, ``dec`` (degrees), ``colour`` where it has one, and
+        ``zg``, ``zr``, ``zi`` (magnitudes): those columns, or one ``mag`` for all; NaN where it has neither.
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be read, or has no ``ra`` and ``dec``.
+    """
+    table = _read(Path(path))
+    table.columns = [str(name).lower() for name in table.columns]
+    found: dict[str, np.ndarray] = {}
+    for name, others in NAMES.items():
+        known = next((other for other in others if other in table), None)
+        if known is not None:
+            found[name] = table[known].to_numpy(np.int64 if name == "id" else np.float64)
+    lacking = [name for name in ("ra", "dec") if name not in found]
+    if lacking:
+        raise RefusedError(f"{path}: no column {lacking[0]}; expected ra, dec (degrees) and mag")
+    found.setdefault("id", np.arange(len(table)))
+    return pd.DataFrame(found | _magnitudes(table))
+
+
+def _magnitudes(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    general = next((name for name in MAGNITUDES if name in table), None)
+    found = {}
+    for band in ("zg", "zr", "zi"):
+        name = band if band in table else general
+        found[band] = np.full(len(table), np.nan) if name is None else table[name].to_numpy(np.float64)
+    return found
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+        from astropy.table import Table
+
+        frame: pd.DataFrame = Table.read(path).to_pandas()
+        return frame
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise RefusedError(f"{path}: cannot be read as a catalogue ({str(error).splitlines()[0]})") from None

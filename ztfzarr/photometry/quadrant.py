@@ -1,0 +1,88 @@
+"""One quadrant's stars: found, measured, and judged by those around them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ztfzarr.photometry.columns import FLAGS, MAIN
+from ztfzarr.photometry.detect import Detections, Image, detect, without_lost
+from ztfzarr.photometry.measure import ANNULUS, Columns, measure, skewness, windowed
+
+BLENDED: Final = 1.5 * MAIN  # pixels
+NEIGHBOUR: Final = 2.5 * MAIN
+BRIGHT_ENOUGH: Final = 0.01  # of a star's light: less is below 11 mmag even if it is all in the aperture
+USUAL_FWHM: Final = 2.0  # pixels, where no star tells
+
+
+def quadrant_stars(
+    science: Image,
+    mask: NDArray[np.uint16],
+    variance: Image,
+    *,
+    threshold: float = 3.0,
+    pixels: int = 4,
+    mesh: int = 64,
+    annulus: tuple[float, float] = ANNULUS,
+) -> Columns:
+    """Find and measure the stars of a quadrant.
+
+    Parameters
+    ----------
+    science, mask, variance : (y, x)
+        DN, bits of ``ztfzarr.masters.mask.MASKS``, DN2 with photon noise.
+    threshold, pixels, mesh
+        See :func:`~ztfzarr.photometry.detect.detect`.
+    annulus : (float, float)
+        Radii of the local background, pixels.
+
+    Returns
+    -------
+    dict of (star,)
+        Those of the columns of a star table that pixels tell, brightest first: positions, fluxes, magnitudes for
+        one second (``magnitude`` + 2.5 log10(exposure time) is the table's), background, shape, flags.
+    """
+    found = detect(science, mask, variance, threshold=threshold, pixels=pixels, mesh=mesh)
+    data, _ = without_lost(science, mask)
+    above = data - found.sky
+    noise, _ = without_lost(variance, mask)
+    x, y, x_error, y_error, wandered = windowed(above, noise, found.x, found.y, _typical_fwhm(above, found))
+    columns = measure(science, mask, variance, x, y, stars=found.stars, annulus=annulus)
+    columns |= {"x": x, "y": y, "x_error": x_error, "y_error": y_error, "peak": found.peak}
+    columns["skew_x"] = skewness(above, x, y)
+    columns["flags"] = columns["flags"] | wandered | _crowding(x, y, found)
+    return columns | _magnitudes(columns)
+
+
+def _typical_fwhm(above: Image, found: Detections) -> float:
+    """Return the median of the brightest stars' widths, by the light above their half."""
+    from ztfzarr.photometry.measure import _fwhm
+
+    few = slice(0, 200)
+    widths = _fwhm(above, found.x[few], found.y[few], np.zeros(found.x[few].size))
+    widths = widths[np.isfinite(widths)]
+    return float(np.median(widths)) if widths.size else USUAL_FWHM
+
+
+def _crowding(x: Any, y: Any, found: Detections) -> NDArray[np.uint16]:
+    """Flag stars with others of some of their light nearby."""
+    flags = np.where(found.merged, FLAGS["blended"], 0).astype(np.uint16)
+    if x.size < 2:
+        return flags
+    pairs = cKDTree(np.column_stack([x, y])).query_pairs(NEIGHBOUR, output_type="ndarray")
+    for one, other in (pairs.T, pairs[:, ::-1].T):
+        bright = found.flux[other] > BRIGHT_ENOUGH * found.flux[one]
+        near = np.hypot(x[one] - x[other], y[one] - y[other]) < BLENDED
+        np.bitwise_or.at(flags, one[bright], np.uint16(FLAGS["neighbour"]))
+        np.bitwise_or.at(flags, one[bright & near], np.uint16(FLAGS["blended"]))
+    return flags
+
+
+def _magnitudes(columns: Columns) -> Columns:
+    """Turn the flux of the main aperture into magnitudes; NaN where it is not positive."""
+    flux, error = columns[f"flux_{MAIN}"], columns[f"flux_error_{MAIN}"]
+    positive = np.where(flux > 0, flux, np.nan)
+    return {"magnitude": -2.5 * np.log10(positive), "magnitude_error": 2.5 / np.log(10) * error / positive}

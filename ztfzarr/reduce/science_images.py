@@ -1,0 +1,72 @@
+"""Science, mask and variance of quadrants: as stored where they are, else computed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ztfzarr.recipe import default_recipe, recipe_for
+from ztfzarr.reduce.calibrator import Calibrator, Where
+from ztfzarr.reduce.science import Shot
+from ztfzarr.store.cube import open_cube
+from ztfzarr.store.group import array_of
+from ztfzarr.store.objects import Objects
+from ztfzarr.store.versions import existing_version, find_version, made
+
+NAMES = ("science", "mask", "variance")
+
+
+class ScienceImages:
+    """Reads or computes the images of quadrants.
+
+    Parameters
+    ----------
+    objects : Objects
+        The store.
+    version : str
+        Of science; if the store has none of it, it is computed by the default recipe.
+    """
+
+    def __init__(self, objects: Objects, version: str) -> None:
+        self.cube = open_cube(objects)
+        self._stored = find_version(objects, "science", version)
+        recipe = recipe_for("science", default_recipe()) if self._stored is None else self._stored.recipe
+        masters = [existing_version(objects, kind, recipe["science"][kind]) for kind in ("bias", "flat")]
+        self.calibrator = Calibrator(self.cube, masters[0], masters[1], recipe)
+
+    @cached_property
+    def _made(self) -> NDArray[np.bool_]:
+        return np.empty((0, 16), bool) if self._stored is None else made(self._stored)
+
+    @cached_property
+    def _group(self) -> Any:
+        return None if self._stored is None else self._stored.open()
+
+    def is_stored(self, shot: Shot) -> bool:
+        """Say whether the science of an exposure and CCD is stored."""
+        return bool(shot.row < len(self._made) and self._made[shot.row, shot.ccd - 1])
+
+    def read(self, shot: Shot, quadrant: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return science, mask and variance of a quadrant (1-4), each (y, x); ValueError without masters."""
+        stored = self._pixels if self._stored is not None and self.is_stored(shot) else ()
+        place = (shot.row, shot.ccd - 1, quadrant - 1)
+        images = {name: np.asarray(array_of(self._group, name)[place]) for name in stored}
+        if len(images) < len(NAMES):
+            images = self._computed(shot, quadrant) | images
+        return images["science"], images["mask"], images["variance"]
+
+    @property
+    def _pixels(self) -> tuple[str, ...]:
+        return tuple(name for name in NAMES if self._stored is not None and name in self._stored.pixels)
+
+    def _computed(self, shot: Shot, quadrant: int) -> dict[str, NDArray[Any]]:
+        choice = self.calibrator.choose(shot.index, shot.ccd)
+        shape = self.cube["raw"].shape[3:]
+        where = Where(np.array([quadrant - 1]), *(np.arange(n) for n in shape))
+        level = self.calibrator.overscan(shot.index, shot.ccd)["level"].values[quadrant - 1 : quadrant]
+        images = self.calibrator.images(choice, NAMES, where)
+        found = self.calibrator.apply(shot.index, choice, where, level, images, NAMES)
+        return {name: image[0] for name, image in found.items()}
