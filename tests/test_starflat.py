@@ -252,16 +252,19 @@ def test_names_of_stars_change_nothing(small, small_fit, seed):
 
 
 @settings(max_examples=5, deadline=None)
-@given(slopes=st.tuples(st.floats(-0.01, 0.01), st.floats(-0.01, 0.01)))
+@given(slopes=st.tuples(st.floats(-0.002, 0.002), st.floats(-0.002, 0.002)))
 def test_planes_are_invisible(small, small_fit, slopes):
-    """A tilt of the illumination moves stars and zero points, not the map: it is in no measurement."""
+    """A tilt of the illumination moves stars and zero points, not the map.
+
+    But for how the field turns between dithers: by 1.2 degrees at most here, 2 % of the tilt.
+    """
     nodes = Nodes(SMALL.shape, (4, 4))
     node, across, along = nodes.place(small.rcid, small.y, small.x)
     u, v = (sum(w[n] * s for n, s in nodes.shares(node, across, along)) for w in nodes.focal_plane())
     tilted = replace(small, magnitude=small.magnitude + slopes[0] * u + slopes[1] * v)
     all_kept = replace(FEW, clip=1e3)
     fits = [fit_starflat(m.take(small_fit_kept(small_fit)), SMALL.shape, all_kept) for m in (small, tilted)]
-    np.testing.assert_allclose(fits[1].delta, fits[0].delta, atol=0.3 * MMAG)
+    np.testing.assert_allclose(fits[1].delta, fits[0].delta, atol=0.15 * MMAG)
 
 
 def small_fit_kept(fit):

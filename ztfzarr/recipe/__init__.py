@@ -21,6 +21,7 @@ SECTIONS: Final = {
     "flat": ("algorithm", "overscan", "linearity", "pocket", "flat", "bad_pixels"),
     "science": ("algorithm", "overscan", "linearity", "pocket", "science"),
     "stars": ("algorithm", "stars"),
+    "starflat": ("algorithm", "starflat"),
 }
 
 

@@ -15,6 +15,7 @@ from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flag
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
+from ztfzarr.reduce.starflat_map import Starflat
 from ztfzarr.steps.linearity import linearity_coefficients
 from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
 from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_of
@@ -29,6 +30,9 @@ NEEDS: Final = {
     "mask": (*BASE, ("flat", "bad")),
     "variance": (*BASE, ("bias", "variance"), ("flat", "variance")),
 }
+
+# What a starflat multiplies, and by which power of its factor.
+FLATS: Final = {("flat", "flat"): 1, ("flat", "variance"): 2}
 
 Images = Mapping[tuple[str, str], NDArray[Any]]
 
@@ -70,11 +74,16 @@ class Calibrator:
         Masters.
     recipe : dict
         Sections ``overscan``, ``linearity``, ``science``.
+    starflat : Starflat, optional
+        What multiplies the flats.
     """
 
-    def __init__(self, cube: xr.Dataset, bias: Version, flat: Version, recipe: Recipe) -> None:
+    def __init__(
+        self, cube: xr.Dataset, bias: Version, flat: Version, recipe: Recipe, starflat: Starflat | None = None
+    ) -> None:
         self.cube = cube
         self.recipe = recipe
+        self.starflat = starflat
         self.groups = {"bias": bias.open(), "flat": flat.open()}
         self._versions = {"bias": bias, "flat": flat}
         coordinates = {name: cube[name].values for name in ("time", "night", "filter", "imgtype")}
@@ -114,7 +123,8 @@ class Calibrator:
     def names_of(self, choice: Choice) -> dict[str, str]:
         """Name the masters of a choice, as in ``bias/v1/20200801``."""
         rows = {"bias": choice.bias_row, "flat": choice.flat_row}
-        return {kind: self.shelves[kind].name(row) for kind, row in rows.items()}
+        names = {kind: self.shelves[kind].name(row) for kind, row in rows.items()}
+        return names if self.starflat is None else names | {"starflat": self.starflat.name(FILTERS[choice.band])}
 
     def overscan(self, time: int, ccd: int) -> xr.Dataset:
         """Fit the overscans of an exposure: ``level`` (quadrant, y), …, and ``flag`` (quadrant).
@@ -147,7 +157,11 @@ class Calibrator:
         rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in (where.y, where.x))
         region: tuple[Any, ...] = (*choice.place(kind), slice(None), rows, columns)
         whole = np.asarray(array_of(self.groups[kind], name)[region])
-        return np.ascontiguousarray(whole[np.ix_(where.quadrant, where.y - rows.start, where.x - columns.start)])
+        part = np.ascontiguousarray(whole[np.ix_(where.quadrant, where.y - rows.start, where.x - columns.start)])
+        if self.starflat is None or image not in FLATS:
+            return part
+        factor = self.starflat.factor(choice.band, choice.ccd, where.quadrant, where.y, where.x)
+        return part * factor ** FLATS[image]
 
     def apply(
         self,

@@ -101,8 +101,14 @@ class Nodes:
         return result
 
 
-def between_nodes(values: Floats, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Evaluate maps at every pixel.
+def between_nodes(
+    values: NDArray[np.floating],
+    shape: tuple[int, int],
+    *,
+    rows: NDArray[np.int64] | None = None,
+    columns: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Evaluate maps at pixels.
 
     Parameters
     ----------
@@ -110,6 +116,8 @@ def between_nodes(values: Floats, shape: tuple[int, int]) -> NDArray[np.float32]
         At the nodes of quadrants, the first and last on their edges.
     shape : (int, int)
         Rows and columns of a quadrant.
+    rows, columns : (y,), (x,) integers, optional
+        Where; default all.
 
     Returns
     -------
@@ -117,10 +125,12 @@ def between_nodes(values: Floats, shape: tuple[int, int]) -> NDArray[np.float32]
         Bilinear; NaN beside nodes that are NaN.
     """
     grid = Nodes(shape, (values.shape[-2], values.shape[-1]))
-    rows, along = grid._between(np.arange(shape[0], dtype=np.float64), shape[0], grid.count[0])
-    columns, across = grid._between(np.arange(shape[1], dtype=np.float64), shape[1], grid.count[1])
-    at_rows = _mixed(np.asarray(values, np.float32), rows, along[:, np.newaxis], axis=-2)
-    return _mixed(at_rows, columns, across, axis=-1)
+    y = np.arange(shape[0]) if rows is None else rows
+    x = np.arange(shape[1]) if columns is None else columns
+    below, along = grid._between(y.astype(np.float64), shape[0], grid.count[0])
+    before, across = grid._between(x.astype(np.float64), shape[1], grid.count[1])
+    at_rows = _mixed(np.asarray(values, np.float32), below, along[:, np.newaxis], axis=-2)
+    return _mixed(at_rows, before, across, axis=-1)
 
 
 def _mixed(

@@ -31,9 +31,8 @@ def near_median(system: System) -> Mask:
         sorted_shift = np.empty_like(value)
         star_medians(system.exposure[order], kept[order], off[order], sorted_shift)
         shift[order] = sorted_shift
-        value -= np.nan_to_num(shift)
-        kept = np.abs(value - middle) < np.hypot(COARSE, 5 * system.error)
-    return kept
+        value -= shift
+    return np.abs(value - middle) < np.hypot(COARSE, 5 * system.error)
 
 
 def linked(system: System, kept: Mask) -> tuple[Mask, set[int]]:

@@ -165,7 +165,7 @@ def _with_rows(version: Version, held: Lock, raw: dict[str, Any]) -> Version:
         _sweep(version)
     for name, array in arrays_of(document).items():
         version.objects.put(f"{version.group}/{name}/zarr.json", dumped(array))
-    values = (_label_values(version.kind, raw) if new else {}) | rows
+    values = (_label_values(version, raw) if new else {}) | rows
     arrays = writable_arrays(version.objects, version.group, values)
     for name, array_values in values.items():
         held.check()
@@ -196,11 +196,11 @@ def nights_of(raw: zarr.Group) -> NDArray[np.int32]:
     return np.asarray(night[np.sort(first)], np.int32)
 
 
-def _label_values(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
-    lengths = dimension_lengths(raw)
+def _label_values(version: Version, raw: dict[str, Any]) -> dict[str, Any]:
+    kind, lengths = version.kind, dimension_lengths(raw)
     values = label_values(lengths["y"], lengths["x"], lengths["x_overscan"])
     labels: dict[str, Any] = {name: values[name] for name in fixed_labels(kind) if name in values}
-    return labels | kind_label_values(kind)
+    return labels | kind_label_values(kind, dimension_lengths(version.document))
 
 
 def made(version: Version) -> NDArray[np.bool_]:
