@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.starfields import (
+from starfields import (
     FEW,
     catalogue_of,
     fitted,
@@ -18,6 +17,7 @@ from tests.starfields import (
     true_nodes,
     without_plane,
 )
+
 from ztfzarr.simulate.measurements import StarfieldNight, simulate_starfield
 from ztfzarr.starflat.errors import errors
 from ztfzarr.starflat.fit import Settings, fit_starflat
@@ -77,6 +77,8 @@ def test_a_catalogue_fixes_the_plane():
     assert np.std(u * tilt[0] + v * tilt[1]) < 0.5 * MMAG
     assert np.abs(slopes_of(one.truth, one.count)).min() > 4 * np.sqrt(plane.covariance.max())
     np.testing.assert_array_less(np.abs(tilt), 4 * np.sqrt(np.diag(plane.covariance)))
+    error = 4 * np.sqrt(plane.covariance.max())
+    np.testing.assert_allclose(plane.slopes, slopes_of(one.truth, one.count), atol=error)
     assert plane.determined
     assert plane.chi2 == pytest.approx(1, abs=0.1)
 

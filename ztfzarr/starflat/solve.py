@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Precondition = Callable[[Floats], Floats]
 
 MOST: Final = 2000  # iterations
+RIDGE: Final = 1e-9  # of the preconditioner's diagonal: its factors exist, whatever the measurements
 TOLERANCE: Final = 1e-8  # of the preconditioned residual, against the right side's
 
 
@@ -85,6 +86,7 @@ def preconditioner(system: System, gauge: Gauge, weight: Floats) -> Precondition
     n, free = system.nodes.total, gauge.free
     inside = sparse.diags_array(free[:n].astype(np.float64))
     blocks = inside @ system.within_quadrants(weight) @ inside + sparse.eye_array(n) - inside
+    blocks = blocks + RIDGE * sparse.diags_array(blocks.diagonal())  # two nodes may have one star between them
     factors = sparse.linalg.splu(sparse.csc_array(blocks), options={"SymmetricMode": True})
     diagonal = system.diagonal(weight)
     inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=free & (diagonal > 0))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from ztfzarr.errors import StoreError
@@ -73,8 +74,8 @@ def _rows(version: Version, exposures: NDArray[np.int64]) -> NDArray[np.intp]:
 def read_starflat(version: Version, band: str) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Read the tables of a filter and the numbers of its exposures, as :func:`mark_starflat` takes them."""
     group = version.open()
-    filters = np.asarray(array_of(group, "filter")[...]).astype(str)
-    used = np.asarray(array_of(group, "exposure_filter")[...]).astype(str) == band
+    filters = _texts(group, "filter")
+    used = _texts(group, "exposure_filter") == band
     tables = {}
     for name in version.product.tables:
         if name != "present":
@@ -83,3 +84,7 @@ def read_starflat(version: Version, band: str) -> tuple[dict[str, Any], NDArray[
                 values[used] if "time" in version.product.tables[name].dims else values[band == filters][0]
             )
     return tables, np.asarray(array_of(group, "exposure")[...])[used]
+
+
+def _texts(group: zarr.Group, name: str) -> NDArray[np.object_]:
+    return np.array(np.asarray(array_of(group, name)[...]).tolist(), object)
