@@ -94,11 +94,7 @@ def _described(found: Summary) -> str:
     per_file = f"{found.objects / max(found.files, 1):.1f} a file"
     ratio = f"{found.stored_bytes / max(found.source_bytes, 1):.3f} of the raw files' {size(found.source_bytes)}"
     products = "".join(f"\n  {line}" for line in _product_lines(found.products))
-    opening = "".join(
-        f"\n  {product.group.split('/')[0]} = "
-        f"xr.open_zarr({found.location + '/' + product.group!r}, chunks=None, zarr_format=3)"
-        for product in found.products
-    )
+    opening = "".join(f"\n  {_opened(found.location, product.group)}" for product in found.products)
     return f"""\
 {found.location}
   raw  {counts[0]} of {counts[1]} ({span}), {counts[2]}
@@ -112,6 +108,14 @@ In DN, sorted in time, lazily:
 As stored, with nothing of ours (pip install "zarr>=3.1.5" "xarray>=2026.1" "pcodec>=1.0"):
   import xarray as xr
   raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time"){opening}"""
+
+
+def _opened(location: str, group: str) -> str:
+    """Return the line that opens a product with nothing of ours."""
+    kind = group.split("/")[0]
+    if kind == "stars":
+        return f"stars = pd.read_parquet({f'{location}/{group}/table'!r})"
+    return f"{kind} = xr.open_zarr({f'{location}/{group}'!r}, chunks=None, zarr_format=3)"
 
 
 def _product_lines(products: list[ProductSummary]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from ztfzarr.cli.progress import progress
 from ztfzarr.cli.reduce import told
 
 if TYPE_CHECKING:
+    from ztfzarr.reduce.report import Report
     from ztfzarr.store.objects import Objects
 
 
@@ -53,13 +54,23 @@ def stars(
     """
     from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.report import Events, Selection
-    from ztfzarr.reduce.stars import reduce_stars
 
     few_arenas()
     recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
     with progress(quiet) as shown:
-        report = reduce_stars(
+        report = _reduced(
             store, version=version, recipe=recipe, selection=Selection(*nights, ccds), catalogue=catalogue,
             wcs=wcs, workers=workers, scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
         )  # fmt: skip
     return told([report], as_json, quiet)
+
+
+def _reduced(store: Objects, **options: Any) -> Report:
+    """Make the tables; a catalogue or a file with a WCS that cannot be read is wrong usage."""
+    from ztfzarr.errors import RefusedError
+    from ztfzarr.reduce.stars import reduce_stars
+
+    try:
+        return reduce_stars(store, **options)
+    except RefusedError as error:
+        raise click.UsageError(str(error)) from None

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from astropy.table import Table
 
 from ztfzarr.errors import RefusedError
 
@@ -18,6 +19,7 @@ NAMES: Final = {
     "id": ("id", "source_id", "objid"),
     "colour": ("colour", "color", "g_r"),
 }
+FORMATS: Final = {".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv"}
 MAGNITUDES: Final = ("mag", "magnitude", "rmag", "rmeanpsfmag", "phot_g_mean_mag")
 
 
@@ -69,9 +71,9 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix == ".csv":
             return pd.read_csv(path)
-        from astropy.table import Table
-
-        frame: pd.DataFrame = Table.read(path).to_pandas()
-        return frame
+        if path.suffix in FORMATS:
+            frame: pd.DataFrame = Table.read(path, format=FORMATS[path.suffix]).to_pandas()
+            return frame
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         raise RefusedError(f"{path}: cannot be read as a catalogue ({str(error).splitlines()[0]})") from None
+    raise RefusedError(f"{path}: expected a catalogue in .fits, .ecsv, .csv or .parquet")

@@ -9,13 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr.errors import StoreError
-from ztfzarr.masters.mask import MASKS
+from ztfzarr.photometry.pixels import Floats, Image, Pixels
 
-Image = NDArray[np.float32]
-Floats = NDArray[np.float64]
-
-# Without any value; others of MASKS have a poor one, which is measured and flagged.
-LOST: Final = sum(MASKS[name] for name in ("dead", "hot", "nan", "no_data", "no_calibration", "spike"))
 PIXEL_STACK: Final = 3_000_000  # of sep: a quadrant's third above the threshold
 
 
@@ -41,24 +36,16 @@ def sep_module() -> Any:
     return sep
 
 
-def detect(
-    science: Image,
-    mask: NDArray[np.uint16],
-    variance: Image,
-    *,
-    threshold: float = 3.0,
-    pixels: int = 4,
-    mesh: int = 64,
-) -> Detections:
+def detect(pixels: Pixels, *, threshold: float = 3.0, least: int = 4, mesh: int = 64) -> Detections:
     """Find the stars of a quadrant.
 
     Parameters
     ----------
-    science, mask, variance : (y, x)
-        Of a quadrant: DN, bits of ``ztfzarr.masters.mask.MASKS``, DN2.
+    pixels : Pixels
+        From ``prepare``.
     threshold : float
         Sigma of a smoothed pixel.
-    pixels : int
+    least : int
         Fewest that stand above it together.
     mesh : int
         Pixels across which the sky is level.
@@ -73,14 +60,15 @@ def detect(
     """
     sep = sep_module()
     sep.set_extract_pixstack(PIXEL_STACK)
-    data, lost = without_lost(science, mask)
-    lost |= ~np.isfinite(variance)
-    if lost.all():
-        return _none(data)
-    sky = np.asarray(sep.Background(data, mask=lost, bw=mesh, bh=mesh, fw=3, fh=3).back(), np.float32)
-    error = np.sqrt(np.where(lost, np.nanmedian(variance[~lost]), variance)).astype(np.float32)
+    if pixels.lost.all():
+        return _none(pixels.data)
+    sep = sep_module()
+    sep.set_extract_pixstack(PIXEL_STACK)
+    sky = np.asarray(
+        sep.Background(pixels.data, mask=pixels.lost, bw=mesh, bh=mesh, fw=3, fh=3).back(), np.float32
+    )
     found, segments = sep.extract(
-        data - sky, threshold, err=error, mask=lost, minarea=pixels, segmentation_map=True, clean=True
+        pixels.data - sky, threshold, var=pixels.noise, mask=pixels.lost, minarea=least, segmentation_map=True
     )
     order = np.argsort(-found["flux"], kind="stable")
     found = found[order]
@@ -93,17 +81,3 @@ def _none(data: Image) -> Detections:
     empty = np.empty(0)
     nowhere = np.zeros(data.shape, bool)
     return Detections(empty, empty, empty, empty, np.empty(0, bool), nowhere, np.zeros_like(data))
-
-
-def without_lost(science: Image, mask: NDArray[np.uint16]) -> tuple[Image, NDArray[np.bool_]]:
-    """Bridge pixels without a value along their row; also return which they are.
-
-    A bad column within an aperture then costs a few per mille of a star's light, not all of the column.
-    """
-    lost = ((mask & LOST) != 0) | ~np.isfinite(science)
-    data = np.array(science, np.float32)
-    if lost.any() and not lost.all():
-        good = np.flatnonzero(~lost)
-        gone = np.flatnonzero(lost)
-        data.reshape(-1)[gone] = np.interp(gone, good, data.reshape(-1)[good])
-    return data, lost

@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ztfzarr.photometry.columns import FLAGS, MAIN
-from ztfzarr.photometry.detect import Detections, Image, detect, without_lost
-from ztfzarr.photometry.measure import ANNULUS, Columns, measure, skewness, windowed
+from ztfzarr.photometry.detect import Detections, detect
+from ztfzarr.photometry.measure import ANNULUS, Columns, half_light_width, measure, skewness, windowed
+from ztfzarr.photometry.pixels import Image, prepare
 
 BLENDED: Final = 1.5 * MAIN  # pixels
 NEIGHBOUR: Final = 2.5 * MAIN
 BRIGHT_ENOUGH: Final = 0.01  # of a star's light: less is below 11 mmag even if it is all in the aperture
+TYPICAL: Final = 200  # of the brightest stars tell the width
 USUAL_FWHM: Final = 2.0  # pixels, where no star tells
 
 
 def quadrant_stars(
-    science: Image,
+    science: NDArray[np.floating],
     mask: NDArray[np.uint16],
-    variance: Image,
+    variance: NDArray[np.floating],
     *,
     threshold: float = 3.0,
     pixels: int = 4,
@@ -34,8 +36,12 @@ def quadrant_stars(
     ----------
     science, mask, variance : (y, x)
         DN, bits of ``ztfzarr.masters.mask.MASKS``, DN2 with photon noise.
-    threshold, pixels, mesh
-        See :func:`~ztfzarr.photometry.detect.detect`.
+    threshold : float
+        Sigma of a smoothed pixel.
+    pixels : int
+        Fewest that stand above it together.
+    mesh : int
+        Pixels across which the sky is level.
     annulus : (float, float)
         Radii of the local background, pixels.
 
@@ -45,12 +51,11 @@ def quadrant_stars(
         Those of the columns of a star table that pixels tell, brightest first: positions, fluxes, magnitudes for
         one second (``magnitude`` + 2.5 log10(exposure time) is the table's), background, shape, flags.
     """
-    found = detect(science, mask, variance, threshold=threshold, pixels=pixels, mesh=mesh)
-    data, _ = without_lost(science, mask)
-    above = data - found.sky
-    noise, _ = without_lost(variance, mask)
-    x, y, x_error, y_error, wandered = windowed(above, noise, found.x, found.y, _typical_fwhm(above, found))
-    columns = measure(science, mask, variance, x, y, stars=found.stars, annulus=annulus)
+    ready = prepare(science, mask, variance)
+    found = detect(ready, threshold=threshold, least=pixels, mesh=mesh)
+    above, width = ready.data - found.sky, _typical_fwhm(ready.data - found.sky, found)
+    x, y, x_error, y_error, wandered = windowed(above, ready.noise, found.x, found.y, width)
+    columns = measure(ready, x, y, stars=found.stars, annulus=annulus)
     columns |= {"x": x, "y": y, "x_error": x_error, "y_error": y_error, "peak": found.peak}
     columns["skew_x"] = skewness(above, x, y)
     columns["flags"] = columns["flags"] | wandered | _crowding(x, y, found)
@@ -58,11 +63,9 @@ def quadrant_stars(
 
 
 def _typical_fwhm(above: Image, found: Detections) -> float:
-    """Return the median of the brightest stars' widths, by the light above their half."""
-    from ztfzarr.photometry.measure import _fwhm
-
-    few = slice(0, 200)
-    widths = _fwhm(above, found.x[few], found.y[few], np.zeros(found.x[few].size))
+    """Return the median of the brightest stars' widths."""
+    few = slice(0, TYPICAL)
+    widths = half_light_width(above, found.x[few], found.y[few], np.zeros(found.x[few].size))
     widths = widths[np.isfinite(widths)]
     return float(np.median(widths)) if widths.size else USUAL_FWHM
 
