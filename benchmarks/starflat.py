@@ -3,8 +3,9 @@
     python benchmarks/starflat.py --measurements 3e5 1e6
     python benchmarks/starflat.py --measurements 3e5 --picture docs/pictures/starflat.png
 
-Each number is measured in a process of its own. The field is that of the tests: the whole camera, 32 dithers of 0.1
-to 1.7 degrees, 3 % of illumination, 1 % of outliers. Memory is that of the process at its most, with the simulation.
+Each number is measured in a process of its own. The field is that of the tests: the whole camera, 32 dithers of
+0.1 to 1.7 degrees, 3 % of illumination, 1 % of outliers. Memory is that of the process at its most, with the
+simulation.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ def judge(fit: Fit, night: StarfieldNight, field: Any, m: Any, picture: Path | N
         f"  validation {time.perf_counter() - begun:.0f} s: half-sample {results['half_sample']:.3f}", flush=True
     )
     if picture is not None:
-        picture.write_bytes(
-            rendered(draw_starflat(page(plane.fit, found, results), "a simulated field"), "png", dpi=80)
-        )
+        title = f"a simulated field: {len(m):,} measurements in 32 dithers"
+        figure = draw_starflat(page(plane.fit, found, results), title)
+        picture.write_bytes(rendered(figure, "png", dpi=80))
 
 
 def page(fit: Fit, found: Any, results: dict[str, Any]) -> xr.Dataset:
