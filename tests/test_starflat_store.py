@@ -22,7 +22,7 @@ from ztfzarr.reduce.run import reduce
 from ztfzarr.reduce.starflat import measurements_of, starflat_of_table
 from ztfzarr.reduce.versions import drop
 from ztfzarr.schema import faults
-from ztfzarr.simulate.measurements import StarfieldNight, simulate_starfield
+from ztfzarr.simulate.measurements import StarfieldNight, illumination, simulate_starfield
 from ztfzarr.store.copy_products import copy_products
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.starflat_tables import mark_starflat
