@@ -175,6 +175,38 @@ def test_nothing_is_measured_on_nothing() -> None:
     assert set(found) <= set(COLUMNS)
 
 
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1), flip_x=st.booleans(), flip_y=st.booleans(), turn=st.booleans(),
+    scale=st.floats(0.1, 100), level=st.floats(-1000, 1000),
+)  # fmt: skip
+def test_fluxes_do_not_depend_on_orientation_unit_or_level(
+    seed: int, flip_x: bool, flip_y: bool, turn: bool, scale: float, level: float
+) -> None:
+    """Flips and transposes move nothing in or out of a circle, also at edges; units and levels are right."""
+    rng = np.random.default_rng(seed)
+    science, variance = rng.normal(100, 5, (70, 80)), rng.uniform(20, 30, (70, 80))
+    mask = np.where(rng.uniform(size=(70, 80)) < 0.01, MASKS["noisy"], 0).astype(np.uint16)
+    x, y = rng.uniform(10, 69, 5), rng.uniform(10, 59, 5)
+    one = measure(prepare(science, mask, variance), x, y)
+    at = [79 - x if flip_x else x, 69 - y if flip_y else y][:: -1 if turn else 1]
+    images = (i[:: -1 if flip_y else 1, :: -1 if flip_x else 1] for i in (science * scale + level, mask, variance))
+    turned = [np.ascontiguousarray(i.T if turn else i) for i in images]
+    other = measure(prepare(turned[0], turned[1], turned[2] * scale**2), *at)
+    for radius in RADII:
+        tolerance = 1e-3 * one[f"flux_error_{radius}"].max() * scale + 1e-4 * np.abs(level) * radius
+        assert other[f"flux_{radius}"] == pytest.approx(one[f"flux_{radius}"] * scale, abs=tolerance)
+        assert other[f"flux_error_{radius}"] == pytest.approx(one[f"flux_error_{radius}"] * scale, rel=1e-4)
+    assert other["background"] == pytest.approx(one["background"] * scale + level, abs=0.001 * (scale + 1))
+    assert (other["flags"] == one["flags"]).all()
+
+
+def test_too_many_stars_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztfzarr.photometry.detect.PIXEL_STACK", 300)
+    with pytest.raises(ValueError, match=r"stars cannot be told apart \(internal pixel buffer full"):
+        detect(prepare(*skies.images(skies.field(1e6, 10.0))))
+
+
 def test_inputs_are_not_changed() -> None:
     arrays = skies.images(skies.field(5000.0, 100.0))
     before = [a.copy() for a in arrays]

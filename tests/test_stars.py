@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import stores
 import xarray as xr
 from scipy.spatial import cKDTree
+from test_mosaic import real_wcs
 from test_products import call
 
 import ztfzarr
@@ -22,9 +25,12 @@ from ztfzarr.photometry.quadrant import quadrant_stars
 from ztfzarr.recipe import read_recipe
 from ztfzarr.reduce.listing import product_nights
 from ztfzarr.reduce.run import reduce
+from ztfzarr.reduce.star_entries import StarTask
 from ztfzarr.schema import faults
+from ztfzarr.schemas import load
 from ztfzarr.simulate import camera, conditions, dither_stars, illumination_error, schedule, simulate_night
 from ztfzarr.store.objects import open_objects
+from ztfzarr.store.template import arrays_of
 from ztfzarr.store.versions import find_version, prepare_version
 
 NIGHT, CCD, SHAPE = 20200801, 2, (360, 300)
@@ -126,7 +132,7 @@ def test_stars_are_where_and_as_bright_as_in_truth(store: Path, truth: pd.DataFr
     assert np.abs(np.median(bright["y"] - bright["true_y"])) < 0.01
     ratio = bright["flux_10"] / bright["true_flux"]
     constant = np.median(ratio)
-    assert constant == pytest.approx(1, abs=0.02)
+    assert constant == pytest.approx(1, abs=0.05)  # of one CCD alone the level is its own
     pulls = (bright["flux_10"] - constant * bright["true_flux"]) / bright["flux_error_10"]
     assert 1.4826 * np.median(np.abs(pulls)) < 1.5
     magnitude = -2.5 * np.log10(bright["flux_10"] / 30)
@@ -173,9 +179,31 @@ def test_the_group_satisfies_its_schema(store: Path) -> None:
     version = find_version(open_objects(store), "stars", "v1")
     assert version is not None
     assert faults(version.document, "stars") == []
-    wrong = json.loads(json.dumps(version.document))
-    wrong["consolidated_metadata"]["metadata"]["stars"]["data_type"] = "int64"
-    assert any("'int32' was expected" in line for line in faults(wrong, "stars"))
+    pinned = load("stars")["properties"]["consolidated_metadata"]["properties"]["metadata"]
+    assert set(pinned["required"]) == set(pinned["properties"]) == set(arrays_of(version.document))
+
+
+WRONG = [
+    pytest.param(lambda d: arrays_of(d)["stars"].update(data_type="int64"), "'int32' was expected", id="type"),
+    pytest.param(lambda d: arrays_of(d).pop("wcs"), "'wcs' is a required property", id="missing"),
+    pytest.param(lambda d: arrays_of(d)["fwhm"]["attributes"].update(units="arcsec"), "'pixel' was", id="units"),
+    pytest.param(lambda d: arrays_of(d)["flag"]["attributes"].pop("flag_meanings"), "flag_meanings", id="bits"),
+    pytest.param(lambda d: d["attributes"]["recipe"].pop("stars"), "'stars' is a required", id="recipe"),
+    pytest.param(lambda d: arrays_of(d)["ccd"].update(shape=[15]), "16 was expected", id="ccds"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG)
+def test_the_schema_refuses(store: Path, damage: Callable[[dict], object], message: str) -> None:
+    document = json.loads((store / "stars" / "v1" / "zarr.json").read_text())
+    damage(document)
+    assert any(message in line for line in faults(document, "stars"))
+
+
+def test_cluster_workers_get_what_a_run_shares(store: Path) -> None:
+    task = StarTask(open_objects(store), "v1", "stars.fits", ("a.hdr",))
+    assert pickle.loads(pickle.dumps(task)) == task
+    assert StarTask(open_objects(store), "v1") != StarTask(open_objects(store), "v1")  # two runs share nothing
 
 
 def test_what_is_made_stays(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,6 +300,20 @@ def test_a_catalogue_of_another_field_is_said(copy: Path, tmp_path: Path) -> Non
     group = xr.open_zarr(copy / "stars" / "v4", chunks=None, zarr_format=3).sel(ccd=CCD)
     record = json.loads(next(text for text in group["provenance"].values if text))
     assert "0 entries of the catalogue: expected 10 of each" in record["without_wcs"]["1"]
+
+
+def test_files_with_a_wcs_come_before_the_catalogue(copy: Path, folder: Path, tmp_path: Path) -> None:
+    exposure = int(ztfzarr.open_stars(copy)["exposure"].iloc[0])
+    header = real_wcs().to_header().tostring(sep="\n")
+    (tmp_path / f"ztf_{exposure}_000655_zr_c{CCD:02d}_o_q3_sciimg.hdr").write_text(header)
+    catalogue = folder / "truth" / f"{NIGHT}_catalogue.fits"
+    assert call("stars", copy, "--version", "v5", "--wcs", tmp_path, "--catalogue", catalogue, "-q") == 0
+    table = ztfzarr.open_stars(copy, version="v5")
+    other = (table["exposure"] == exposure) & (table["quadrant"] == 3)
+    assert np.hypot(table["ra"] - 57.997, table["dec"] - 35.746)[other].max() < 1
+    assert np.hypot(table["ra"] - 57.997, table["dec"] - 35.746)[~other].min() > 1
+    group = xr.open_zarr(copy / "stars" / "v5", chunks=None, zarr_format=3).sel(ccd=CCD)
+    assert np.unique(group["wcs"].values, return_counts=True)[1].tolist()[-2:] == [1, 11]
 
 
 @pytest.mark.parametrize(

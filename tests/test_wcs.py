@@ -156,13 +156,14 @@ def test_wcs_files_that_are_refused(name: str, content: bytes, message: str, tmp
 @pytest.mark.parametrize("suffix", ["fits", "ecsv", "csv", "parquet"])
 def test_catalogues_of_all_forms(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"stars.{suffix}"
-    table = pd.DataFrame({"RA": [10.0, 20.0], "DEC": [-5.0, 5.0], "mag": [15.0, 16.0], "zg": [15.5, 16.5]})
+    rows = {"RA": [10.0, np.nan, 20], "DEC": [-5.0, 0, 5], "mag": [15.0, 15, 16], "zg": [15.5, 15, 16.5]}
+    table = pd.DataFrame(rows)
     if suffix == "parquet":
         table.to_parquet(path)
     else:
         Table.from_pandas(table).write(path)
     found = read_catalogue(path)
-    assert found["id"].tolist() == [0, 1]
+    assert found["id"].tolist() == [0, 2]
     assert found[["ra", "dec"]].to_numpy().tolist() == [[10, -5], [20, 5]]
     assert found[["zg", "zr"]].to_numpy().tolist() == [[15.5, 15], [16.5, 16]]
 

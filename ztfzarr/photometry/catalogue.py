@@ -35,7 +35,8 @@ def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:
     -------
     DataFrame
         ``id`` int64 (the row where it has none), ``ra``, ``dec`` (degrees), ``colour`` where it has one, and
-        ``zg``, ``zr``, ``zi`` (magnitudes): those columns, or one ``mag`` for all; NaN where it has neither.
+        ``zg``, ``zr``, ``zi`` (magnitudes): those columns, or one ``mag`` for all; NaN where it has neither. Rows
+        without a position are left out.
 
     Raises
     ------
@@ -53,7 +54,8 @@ def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:
     if lacking:
         raise RefusedError(f"{path}: no column {lacking[0]}; expected ra, dec (degrees) and mag")
     found.setdefault("id", np.arange(len(table)))
-    return pd.DataFrame(found | _magnitudes(table))
+    whole = pd.DataFrame(found | _magnitudes(table))
+    return whole[np.isfinite(whole["ra"] + whole["dec"])].reset_index(drop=True)
 
 
 def _magnitudes(table: pd.DataFrame) -> dict[str, np.ndarray]:

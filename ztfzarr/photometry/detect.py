@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ztfzarr.errors import StoreError
 from ztfzarr.photometry.pixels import Floats, Image, Pixels
 
+PEAKS: Final = 8192  # of one piece above the threshold
 PIXEL_STACK: Final = 3_000_000  # of sep: a quadrant's third above the threshold
 
 
@@ -54,12 +55,18 @@ def detect(pixels: Pixels, *, threshold: float = 3.0, least: int = 4, mesh: int 
     -------
     Detections
 
+    Raises
+    ------
+    ValueError
+        If more stands out than sep can hold: a third of the pixels, or 8,192 peaks in one piece.
+
     Notes
     -----
     SExtractor's background, filter and deblending (Bertin & Arnouts 1996), as sep has them.
     """
     sep = sep_module()
     sep.set_extract_pixstack(PIXEL_STACK)
+    sep.set_sub_object_limit(PEAKS)
     if pixels.lost.all():
         return _none(pixels.data)
     sep = sep_module()
@@ -67,9 +74,12 @@ def detect(pixels: Pixels, *, threshold: float = 3.0, least: int = 4, mesh: int 
     sky = np.asarray(
         sep.Background(pixels.data, mask=pixels.lost, bw=mesh, bh=mesh, fw=3, fh=3).back(), np.float32
     )
-    found, segments = sep.extract(
-        pixels.data - sky, threshold, var=pixels.noise, mask=pixels.lost, minarea=least, segmentation_map=True
-    )
+    try:
+        found, segments = sep.extract(
+            pixels.data - sky, threshold, var=pixels.noise, mask=pixels.lost, minarea=least, segmentation_map=True
+        )
+    except Exception as error:  # sep has no class of its own
+        raise ValueError(f"stars cannot be told apart ({str(error).splitlines()[0]})") from None
     order = np.argsort(-found["flux"], kind="stable")
     found = found[order]
     merged = (found["flag"] & sep.OBJ_MERGED) != 0

@@ -70,7 +70,7 @@ def measure(
     data, noise = pixels.data, pixels.noise
     found = _background(pixels, x, y, stars, annulus)
     for radius in RADII:
-        area = np.pi * radius**2
+        area = _area(data.shape, x, y, float(radius))
         power = _sum(noise, x, y, float(radius)) - _edge_variance(noise, x, y, float(radius))
         found[f"flux_{radius}"] = _sum(data, x, y, float(radius)) - area * found["background"]
         found[f"flux_error_{radius}"] = np.sqrt(power + (area * found["background_error"]) ** 2)
@@ -82,6 +82,15 @@ def measure(
 def _sum(image: Image, x: Floats, y: Floats, radius: float) -> Floats:
     """Sum circles exactly."""
     return np.asarray(sep_module().sum_circle(image, x, y, radius, subpix=0)[0])
+
+
+def _area(shape: tuple[int, ...], x: Floats, y: Floats, radius: float) -> Floats:
+    """Return the pixels of circles that are within the quadrant."""
+    area = np.full(x.shape, np.pi * radius**2)
+    near = np.minimum(np.minimum(x, y), np.minimum(shape[1] - 1 - x, shape[0] - 1 - y)) < radius
+    if near.any():
+        area[near] = _sum(np.ones(shape, np.float32), x[near], y[near], radius)
+    return area
 
 
 def _edge_variance(noise: Image, x: Floats, y: Floats, radius: float) -> Floats:

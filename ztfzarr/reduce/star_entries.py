@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -36,12 +37,13 @@ POINTED: Final = ("ra", "dec", "airmass", "exptime", "time")
 
 @dataclass(frozen=True)
 class StarTask:
-    """What the exposures of a run share: the store, the version, and paths of a catalogue and of WCS files."""
+    """What a run's exposures share: store, version, paths of a catalogue and of WCS files, a name of its own."""
 
     objects: Objects
     version: str
     catalogue: str | None = None
     wcs: tuple[str, ...] = ()
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,8 @@ def _sky(bench: _Bench, shot: Shot, quadrant: int, columns: Columns, blocks: byt
 def _placed(bench: _Bench, shot: Shot, quadrant: int, columns: Columns, sky: Sky | None) -> Columns:
     """Add what the pixels do not tell: which exposure, where on the sky, through how much air, which star."""
     now = _exposure(bench, shot)
+    if not now["exptime"] > 0:
+        raise ValueError(f"its exposure time is {now['exptime']} s: expected more than 0")
     count, shape = columns["x"].size, bench.shape
     u, v = plane_of_pixels(rcid(shot.ccd, quadrant), columns["x"], columns["y"], shape)
     pointing = float(now["ra"]), float(now["dec"])
