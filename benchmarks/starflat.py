@@ -33,7 +33,7 @@ from ztfzarr.starflat.fit import Fit, Settings, fit_starflat
 from ztfzarr.starflat.nodes import between_nodes
 from ztfzarr.starflat.plane import absorbed, fix_plane
 from ztfzarr.starflat.validation import judged
-from ztfzarr.store.products import BRIGHTNESSES
+from ztfzarr.store.products import BRIGHTNESSES, JOINS
 
 STARS = 12_000 / 146_169  # in the field, a measurement
 
@@ -76,7 +76,7 @@ def judge(fit: Fit, night: StarfieldNight, field: Any, m: Any, picture: Path | N
     )
     print(f"  their errors {1e3 * sigma}, pulls {tilt / sigma}", flush=True)
     begun = time.perf_counter()
-    results = judged(fit, m, BRIGHTNESSES)
+    results = judged(fit, m, BRIGHTNESSES, JOINS)
     print(
         f"  validation {time.perf_counter() - begun:.0f} s: half-sample {results['half_sample']:.3f}", flush=True
     )

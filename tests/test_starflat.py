@@ -142,6 +142,10 @@ def test_a_colour_term_is_fitted_and_its_absence_seen():
     with_term = fit_starflat(measurements_of(field, colours=True), night.shape, FEW)
     without = fit_starflat(measurements_of(field), night.shape, FEW)
     assert with_term.chi2() < 1.1 < without.chi2()
+    assert np.isnan(without.colour).all()
+    u = Nodes(SMALL.shape, (2, 2)).focal_plane()[0].reshape(64, 2, 2)[16:32]
+    slope = np.polyfit(u.ravel(), with_term.colour[16:32].ravel(), 1)[0]
+    assert slope == pytest.approx(0.03, abs=0.003)
 
 
 def test_nodes_without_stars_are_nan_with_count_0_and_never_extrapolated():

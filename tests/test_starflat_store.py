@@ -131,6 +131,10 @@ def test_validation_says_that_the_map_helps(store):
     assert one["repeatability_after"][bright] < 1.2 * one["repeatability_expected"][bright]
     assert (one["radius_difference"] < 1e-3).all()
     assert np.isfinite(one["ccd_residual"].values).sum() == 7
+    joins = one["join_after"].values
+    assert np.isfinite(joins).sum() > 2
+    assert np.nanmax(np.abs(joins)) < 2e-3
+    assert np.isnan(one["delta_colour"].values).all()
 
 
 def test_the_schema_holds_and_wrong_documents_fail(store):

@@ -24,7 +24,7 @@ from ztfzarr.starflat.plane import Catalogue, Plane, absorbed, fix_plane, undete
 from ztfzarr.starflat.validation import judged, kept_of
 from ztfzarr.store.group import existing_document
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
-from ztfzarr.store.products import APERTURES, BRIGHTNESSES, FILTERS
+from ztfzarr.store.products import APERTURES, BRIGHTNESSES, FILTERS, JOINS
 from ztfzarr.store.starflat_tables import mark_starflat
 from ztfzarr.store.template import dimension_lengths
 from ztfzarr.store.versions import Version, made, prepare_version
@@ -166,7 +166,7 @@ def starflat_of_table(
     result = plane.fit
     kept = kept_of(fit, measurements)
     results = _map_tables(result, found) | _numbers(result, plane, found, len(measurements))
-    results |= _by_channel(judged(fit, measurements, BRIGHTNESSES), settings.nodes)
+    results |= _by_channel(judged(fit, measurements, BRIGHTNESSES, JOINS), settings.nodes)
     results["radius_difference"] = _other_radii(fit, table, shape, recipe)
     exposures = fit.system.exposures
     nights = table.drop_duplicates("exposure").set_index("exposure")["night"].loc[np.unique(kept.exposure)]
@@ -246,6 +246,7 @@ def _map_tables(fit: Fit, found: Errors) -> dict[str, Any]:
         "zero_point": np.where(count > 0, fit.zero, np.nan),
         "zero_point_error": np.where(count > 0, found.zero, np.nan),
         "exposure_stars": count,
+        "delta_colour": fit.colour.reshape(16, 4, 2, 2),
     }
 
 

@@ -77,6 +77,15 @@ class Fit:
         return grid.reshape(QUADRANTS, *self.system.nodes.count)
 
     @property
+    def colour(self) -> Floats:
+        """The colour term at the corners of quadrants, (64 rcid, 2, 2), mag a mag of colour; NaN without."""
+        values = np.full(4 * QUADRANTS, np.nan)
+        if self.system.with_colour:
+            where = self.system.corners
+            values[:] = np.where(self.gauge.free[where], self.parameters[where], np.nan)
+        return values.reshape(QUADRANTS, 2, 2)
+
+    @property
     def count(self) -> NDArray[np.int64]:
         """Kept measurements that bear on each node, (64 rcid, node_y, node_x)."""
         return self.system.bearing(self.weight > 0)[1].reshape(QUADRANTS, *self.system.nodes.count)

@@ -93,6 +93,29 @@ def repeatability(fit: Fit, residual: Floats, brightness: Floats) -> tuple[Float
     return np.where(few, np.nan, found[0]), np.where(few, np.nan, found[1])
 
 
+def join_means(fit: Fit, measurements: Measurements, residual: Floats, edges: Floats) -> Floats:
+    """Return the mean residual by distance to the nearest join of quadrants, (bin,); NaN of fewer than 20.
+
+    Parameters
+    ----------
+    fit, measurements
+        The fit, and what it was fitted to.
+    residual : (measurement,)
+        Of the sorted measurements.
+    edges : (bin + 1,)
+        Of the bins, pixels from the middle of the last row or column before the join.
+    """
+    m = measurements.take(fit.system.order)
+    height, width = fit.system.nodes.shape
+    quadrant = m.rcid % 4 + 1
+    across = np.where(np.isin(quadrant, (2, 3)), m.x, width - 1 - m.x)
+    along = np.where(np.isin(quadrant, (3, 4)), m.y, height - 1 - m.y)
+    index = np.digitize(np.minimum(across, along), edges)
+    few = np.bincount(index, fit.weight > 0, edges.size + 1) < 20
+    means = np.where(few, np.nan, _means(index, edges.size + 1, fit.weight, residual))
+    return np.asarray(means[1:-1], np.float64)
+
+
 def kept_of(fit: Fit, measurements: Measurements) -> Measurements:
     """Return the measurements that a fit kept."""
     return measurements.take(np.sort(fit.system.order[fit.weight > 0]))
@@ -140,7 +163,7 @@ def bright_against_faint(kept: Measurements, shape: tuple[int, int], settings: S
     return float(np.nanmean((fits[0].delta - fits[1].delta) ** 2 / variance))
 
 
-def judged(fit: Fit, measurements: Measurements, brightness: Floats) -> dict[str, Any]:
+def judged(fit: Fit, measurements: Measurements, brightness: Floats, joins: Floats) -> dict[str, Any]:
     """Judge a fit by its own measurements and by halves of them.
 
     Returns
@@ -148,7 +171,8 @@ def judged(fit: Fit, measurements: Measurements, brightness: Floats) -> dict[str
     dict
         ``residual_before``, ``residual_after``, ``half_difference`` (64, node_y, node_x),
         ``repeatability_before``, ``_after``, ``_expected`` (bin), ``ccd_residual`` (16), ``exposure_residual``
-        (exposure), mag; ``half_sample``, ``half_sample_before``, ``bright_faint``, chi squared.
+        (exposure), ``join_before``, ``join_after`` (join), mag; ``half_sample``, ``half_sample_before``,
+        ``bright_faint``, chi squared.
     """
     system, weight, kept = fit.system, fit.weight, fit.weight > 0
     after = fit.residual()
@@ -163,5 +187,7 @@ def judged(fit: Fit, measurements: Measurements, brightness: Floats) -> dict[str
         "repeatability_expected": expected,
         "ccd_residual": rms_by(system.rcid // 4, 16, kept, after),
         "exposure_residual": rms_by(system.exposure, system.exposures.size, kept, after),
+        "join_before": join_means(fit, measurements, before, joins),
+        "join_after": join_means(fit, measurements, after, joins),
         "bright_faint": bright_against_faint(mine, system.nodes.shape, fit.settings),
     } | half_samples(mine, system.nodes.shape, fit.settings)

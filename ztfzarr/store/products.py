@@ -200,7 +200,9 @@ STARS: Final = Product(
 BAND: Final = ("filter",)
 CELL: Final = ("filter", "ccd", "quadrant", "cell_y", "cell_x")
 BRIGHTNESS: Final = ("filter", "brightness")
+JOIN: Final = ("filter", "join")
 APERTURES: Final = (6, 12)  # pixels: radii whose maps are compared with that of the recipe
+JOINS: Final = np.geomspace(10, 1600, 12)  # pixels: edges of bins of the distance to the join of quadrants
 BRIGHTNESSES: Final = np.arange(-17.75, -4, 0.5)  # instrumental magnitudes, middles of the bins
 
 
@@ -217,6 +219,9 @@ STARFLAT: Final = Product(
         "delta": _number(CELL, "stars appear fainter by it; flat x 10^(-0.4 delta)", "mag"),
         "error": _number(CELL, "standard error of delta, by jackknife over exposures", "mag"),
         "error_formal": _number(CELL, "standard error of delta, by the noise model", "mag"),
+        "delta_colour": _number(
+            ("filter", "ccd", "quadrant", "corner_y", "corner_x"), "colour term at the corners; NaN without", "1"
+        ),
         "count": Variable(CELL, "int32", 0, "measurements that bear on the node", "1"),
         "residual_before": _number(CELL, "mean m - mean of the star about the node, without the map", "mag"),
         "residual_after": _number(CELL, "mean m - mean of the star about the node, with the map", "mag"),
@@ -243,6 +248,8 @@ STARFLAT: Final = Product(
         "repeatability_before": _number(BRIGHTNESS, "scatter of a star's magnitudes without the map", "mag"),
         "repeatability_after": _number(BRIGHTNESS, "scatter of a star's magnitudes with the map", "mag"),
         "repeatability_expected": _number(BRIGHTNESS, "scatter by the noise model, with the floor", "mag"),
+        "join_before": _number(JOIN, "mean m - mean of the star by distance to a join, without the map", "mag"),
+        "join_after": _number(JOIN, "mean m - mean of the star by distance to a join, with the map", "mag"),
         "half_sample": _of_band("chi squared of even exposures by the map of the odd", "1"),
         "half_sample_before": _of_band("chi squared of even exposures without a map", "1"),
         "bright_faint": _of_band("chi squared of the maps of bright minus that of faint stars", "1"),
@@ -265,6 +272,7 @@ KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
         "cell_y": Variable(("cell_y",), "float64", np.nan, "row of the nodes, as stored", "pixel"),
         "cell_x": Variable(("cell_x",), "float64", np.nan, "column of the nodes, as stored", "pixel"),
         "brightness": Variable(("brightness",), "float64", np.nan, "instrumental magnitude", "mag"),
+        "join": Variable(("join",), "float64", np.nan, "distance to the nearest join of quadrants", "pixel"),
         "radius": Variable(("radius",), "int16", 0, "radius of the aperture", "pixel"),
     },
 }
@@ -296,6 +304,7 @@ def kind_label_values(kind: str, lengths: Mapping[str, int]) -> dict[str, Any]:
     values: dict[str, Any] = {d: np.linspace(*ends, lengths[d]) for d, ends in edges.items()}
     values |= {
         "brightness": BRIGHTNESSES,
+        "join": np.sqrt(JOINS[1:] * JOINS[:-1]),
         "radius": np.array(APERTURES),
         "number": np.arange(NUMBERS),
         "filter": np.array(FILTERS, object),
@@ -325,6 +334,7 @@ def new_version(
     lengths = {name: raw[name] for name in ("ccd", "quadrant", "y", "x")}
     lengths |= {product.rows: 0, "filter": len(FILTERS), "led": len(LEDS), "number": NUMBERS}
     lengths |= {"brightness": len(BRIGHTNESSES), "radius": len(APERTURES)}
+    lengths |= {"join": len(JOINS) - 1, "corner_y": 2, "corner_x": 2}
     if kind == "starflat":
         lengths |= dict(zip(("cell_y", "cell_x"), recipe["starflat"]["nodes"], strict=True))
     rows, pixels = row_coordinates(kind), pixel_variables(kind, recipe)
