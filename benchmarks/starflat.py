@@ -33,7 +33,7 @@ from ztfzarr.starflat.fit import Fit, Settings, fit_starflat
 from ztfzarr.starflat.nodes import between_nodes
 from ztfzarr.starflat.plane import absorbed, fix_plane
 from ztfzarr.starflat.validation import judged
-from ztfzarr.store.products import BRIGHTNESSES, JOINS
+from ztfzarr.store.starflat_variables import BRIGHTNESSES, JOINS
 
 STARS = 12_000 / 146_169  # in the field, a measurement
 

@@ -24,8 +24,9 @@ from ztfzarr.starflat.plane import Catalogue, Plane, absorbed, fix_plane, undete
 from ztfzarr.starflat.validation import judged, kept_of
 from ztfzarr.store.group import existing_document
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
-from ztfzarr.store.products import APERTURES, BRIGHTNESSES, FILTERS, JOINS
+from ztfzarr.store.products import FILTERS
 from ztfzarr.store.starflat_tables import mark_starflat
+from ztfzarr.store.starflat_variables import APERTURES, BRIGHTNESSES, JOINS
 from ztfzarr.store.template import dimension_lengths
 from ztfzarr.store.versions import Version, made, prepare_version
 

@@ -11,6 +11,7 @@ import numpy as np
 from ztfzarr.geometry import FILTER_IDS, LED_FILTERS
 from ztfzarr.masters.mask import MASKS
 from ztfzarr.recipe import Recipe, recipe_for
+from ztfzarr.store import starflat_variables
 from ztfzarr.store.raw import COORDINATES, LABELS
 from ztfzarr.store.template import ROWS, Variable, dimension_lengths, group_document
 
@@ -197,66 +198,7 @@ STARS: Final = Product(
     },
 )
 
-BAND: Final = ("filter",)
-CELL: Final = ("filter", "ccd", "quadrant", "cell_y", "cell_x")
-BRIGHTNESS: Final = ("filter", "brightness")
-JOIN: Final = ("filter", "join")
-APERTURES: Final = (6, 12)  # pixels: radii whose maps are compared with that of the recipe
-JOINS: Final = np.geomspace(10, 1600, 12)  # pixels: edges of bins of the distance to the join of quadrants
-BRIGHTNESSES: Final = np.arange(-17.75, -4, 0.5)  # instrumental magnitudes, middles of the bins
-
-
-def _of_band(long_name: str, units: str) -> Variable:
-    return Variable(BAND, "float64", np.nan, long_name, units)
-
-
-STARFLAT: Final = Product(
-    BAND,
-    {},
-    {
-        "present": Variable(BAND, "int8", 0, "1 where the filter has its map; else it means nothing"),
-        "provenance": Variable(BAND, "str", "", "JSON: exposures, star tables, catalogue, settings, software"),
-        "delta": _number(CELL, "stars appear fainter by it; flat x 10^(-0.4 delta)", "mag"),
-        "error": _number(CELL, "standard error of delta, by jackknife over exposures", "mag"),
-        "error_formal": _number(CELL, "standard error of delta, by the noise model", "mag"),
-        "delta_colour": _number(
-            ("filter", "ccd", "quadrant", "corner_y", "corner_x"), "colour term at the corners; NaN without", "1"
-        ),
-        "count": Variable(CELL, "int32", 0, "measurements that bear on the node", "1"),
-        "residual_before": _number(CELL, "mean m - mean of the star about the node, without the map", "mag"),
-        "residual_after": _number(CELL, "mean m - mean of the star about the node, with the map", "mag"),
-        "half_difference": _number(CELL, "map of the odd exposures minus that of the even", "mag"),
-        "exposure_filter": Variable(("time",), "str", "", "filter of the map that the exposure went into"),
-        "zero_point": Variable(("time",), "float64", np.nan, "zero point of the exposure: their mean is 0", "mag"),
-        "zero_point_error": Variable(("time",), "float64", np.nan, "by jackknife over exposures", "mag"),
-        "exposure_residual": Variable(("time",), "float32", np.nan, "rms of m - model of the exposure", "mag"),
-        "exposure_stars": Variable(("time",), "int32", 0, "measurements of the exposure that were kept", "1"),
-        "extinction": _of_band("k, of the airmass of a star less that of its exposure", "mag"),
-        "extinction_error": _of_band("standard error of k; 0 where it was given", "mag"),
-        "slope_u": _of_band("slope of the plane to the east; NaN undetermined", "mag degree-1"),
-        "slope_v": _of_band("slope of the plane to the north; NaN undetermined", "mag degree-1"),
-        "slope_u_error": _of_band("standard error of slope_u; NaN undetermined", "mag degree-1"),
-        "slope_v_error": _of_band("standard error of slope_v; NaN undetermined", "mag degree-1"),
-        "chi2": _of_band("chi squared by degree of freedom", "1"),
-        "measurements": Variable(BAND, "int64", 0, "measurements kept", "1"),
-        "rejected": _of_band("share of the measurements that were rejected", "1"),
-        "stars": Variable(BAND, "int64", 0, "stars", "1"),
-        "catalogue_stars": Variable(BAND, "int64", 0, "stars that fixed the plane", "1"),
-        "first_night": _night(BAND, "night YYYYMMDD of the first exposure used"),
-        "last_night": _night(BAND, "night YYYYMMDD of the last exposure used"),
-        "ccd_residual": _number(("filter", "ccd"), "rms of m - model of the CCD", "mag"),
-        "repeatability_before": _number(BRIGHTNESS, "scatter of a star's magnitudes without the map", "mag"),
-        "repeatability_after": _number(BRIGHTNESS, "scatter of a star's magnitudes with the map", "mag"),
-        "repeatability_expected": _number(BRIGHTNESS, "scatter by the noise model, with the floor", "mag"),
-        "join_before": _number(JOIN, "mean m - mean of the star by distance to a join, without the map", "mag"),
-        "join_after": _number(JOIN, "mean m - mean of the star by distance to a join, with the map", "mag"),
-        "half_sample": _of_band("chi squared of even exposures by the map of the odd", "1"),
-        "half_sample_before": _of_band("chi squared of even exposures without a map", "1"),
-        "bright_faint": _of_band("chi squared of the maps of bright minus that of faint stars", "1"),
-        "radius_difference": _number(("filter", "radius"), "rms of the map less that of the aperture", "mag"),
-    },
-)
-
+STARFLAT: Final = Product(starflat_variables.BAND, {}, starflat_variables.TABLES)
 PRODUCTS: Final = {"bias": BIAS, "flat": FLAT, "science": SCIENCE, "stars": STARS, "starflat": STARFLAT}
 NIGHT: Final = Variable(("night",), "int32", 0, "night YYYYMMDD: UTC date of time + 4 h 13 min")
 KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
@@ -267,14 +209,7 @@ KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
     },
     "science": {},
     "stars": {},
-    "starflat": {
-        "filter": Variable(("filter",), "str", "", "filter"),
-        "cell_y": Variable(("cell_y",), "float64", np.nan, "row of the nodes, as stored", "pixel"),
-        "cell_x": Variable(("cell_x",), "float64", np.nan, "column of the nodes, as stored", "pixel"),
-        "brightness": Variable(("brightness",), "float64", np.nan, "instrumental magnitude", "mag"),
-        "join": Variable(("join",), "float64", np.nan, "distance to the nearest join of quadrants", "pixel"),
-        "radius": Variable(("radius",), "int16", 0, "radius of the aperture", "pixel"),
-    },
+    "starflat": starflat_variables.LABELS,
 }
 
 
@@ -303,9 +238,9 @@ def kind_label_values(kind: str, lengths: Mapping[str, int]) -> dict[str, Any]:
     edges = {d: (-0.5, lengths[d[-1]] - 0.5) for d in ("cell_y", "cell_x") if d in lengths}
     values: dict[str, Any] = {d: np.linspace(*ends, lengths[d]) for d, ends in edges.items()}
     values |= {
-        "brightness": BRIGHTNESSES,
-        "join": np.sqrt(JOINS[1:] * JOINS[:-1]),
-        "radius": np.array(APERTURES),
+        "brightness": starflat_variables.BRIGHTNESSES,
+        "join": np.sqrt(starflat_variables.JOINS[1:] * starflat_variables.JOINS[:-1]),
+        "radius": np.array(starflat_variables.APERTURES),
         "number": np.arange(NUMBERS),
         "filter": np.array(FILTERS, object),
         "led": np.array(LEDS),
@@ -333,8 +268,8 @@ def new_version(
     raw = dimension_lengths(raw_document)
     lengths = {name: raw[name] for name in ("ccd", "quadrant", "y", "x")}
     lengths |= {product.rows: 0, "filter": len(FILTERS), "led": len(LEDS), "number": NUMBERS}
-    lengths |= {"brightness": len(BRIGHTNESSES), "radius": len(APERTURES)}
-    lengths |= {"join": len(JOINS) - 1, "corner_y": 2, "corner_x": 2}
+    lengths |= {"brightness": len(starflat_variables.BRIGHTNESSES), "radius": len(starflat_variables.APERTURES)}
+    lengths |= {"join": len(starflat_variables.JOINS) - 1, "corner_y": 2, "corner_x": 2}
     if kind == "starflat":
         lengths |= dict(zip(("cell_y", "cell_x"), recipe["starflat"]["nodes"], strict=True))
     rows, pixels = row_coordinates(kind), pixel_variables(kind, recipe)
