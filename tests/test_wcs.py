@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.coordinates import angular_separation
 from astropy.io import fits
 from astropy.table import Table
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from test_mosaic import real_wcs
 from ztfzarr import horizon
 from ztfzarr.errors import RefusedError
 from ztfzarr.geometry import rcid
-from ztfzarr.photometry.catalogue import read_catalogue
+from ztfzarr.photometry.catalogue import Catalogue, read_catalogue
 from ztfzarr.photometry.matching import match_stars
 from ztfzarr.photometry.wcs import fit_sky, header_sky
 from ztfzarr.photometry.wcs_files import read_wcs_files
@@ -166,6 +167,20 @@ def test_catalogues_of_all_forms(suffix: str, tmp_path: Path) -> None:
     assert found["id"].tolist() == [0, 2]
     assert found[["ra", "dec"]].to_numpy().tolist() == [[10, -5], [20, 5]]
     assert found[["zg", "zr"]].to_numpy().tolist() == [[15.5, 15], [16.5, 16]]
+
+
+@settings(deadline=None, max_examples=25)
+@given(ra=st.floats(0, 360), dec=st.floats(-90, 90), radius=st.floats(0.1, 30), seed=st.integers(0, 2**32 - 1))
+def test_entries_around_a_position(ra: float, dec: float, radius: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    entries = pd.DataFrame({"ra": rng.uniform(0, 360, 300), "dec": rng.uniform(-90, 90, 300)})
+    apart = np.degrees(
+        angular_separation(*np.radians([ra, dec]), *np.radians(entries[["ra", "dec"]].to_numpy().T))
+    )
+    found = Catalogue(entries).around(ra, dec, radius)
+    assert found.index.tolist() == np.flatnonzero(apart <= radius).tolist()
+    assert Catalogue(entries).around(np.nan, dec, radius).empty
+    assert Catalogue(entries[:0]).around(ra, dec, radius).empty
 
 
 def test_catalogues_that_are_refused(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from astropy.table import Table
+from scipy.spatial import cKDTree
 
 from ztfzarr.errors import RefusedError
+from ztfzarr.photometry.matching import directions
 
 # Other names of a column, in order of preference.
 NAMES: Final = {
@@ -21,6 +25,25 @@ NAMES: Final = {
 }
 FORMATS: Final = {".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv"}
 MAGNITUDES: Final = ("mag", "magnitude", "rmag", "rmeanpsfmag", "phot_g_mean_mag")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """A catalogue, :func:`read_catalogue`'s, of which parts of the sky are taken quickly."""
+
+    entries: pd.DataFrame
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(directions(self.entries["ra"].to_numpy(), self.entries["dec"].to_numpy()))
+
+    def around(self, ra: float, dec: float, radius: float) -> pd.DataFrame:
+        """Return the entries within a radius of a position, degrees."""
+        if not np.isfinite(ra + dec) or not len(self.entries):
+            return self.entries[:0]
+        chord = 2 * np.sin(np.radians(radius) / 2)
+        near = self._tree.query_ball_point(directions(np.array([ra]), np.array([dec]))[0], chord)
+        return self.entries.iloc[np.sort(np.asarray(near, np.intp))]
 
 
 def read_catalogue(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def match_stars(
     left starts new stars. Stars of which that made two (seen twice in one exposure) are joined, positions are
     averaged, and all exposures matched again. Memory is that of the table.
     """
-    points = _directions(*positions(table))
+    points = directions(*positions(table))
     exposure = table["exposure"].to_numpy()
     order = np.argsort(exposure, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(exposure[order])) + 1)
@@ -56,7 +56,7 @@ def match_stars(
         stars = _stars_of(points, groups, chord)
         names = np.arange(len(stars))
     else:
-        stars = _directions(catalogue["ra"].to_numpy(), catalogue["dec"].to_numpy())
+        stars = directions(catalogue["ra"].to_numpy(), catalogue["dec"].to_numpy())
         names = np.asarray(catalogue["id"] if "id" in catalogue else np.arange(len(stars)), np.int64)
     star = np.full(len(table), -1, np.int64)
     for rows in groups:
@@ -71,8 +71,8 @@ def nearest_entries(ra: Floats, dec: Floats, catalogue: pd.DataFrame, radius: fl
     An entry goes to the nearest of the positions only.
     """
     chord = 2 * np.sin(np.radians(radius / 3600) / 2)
-    entries = _directions(catalogue["ra"].to_numpy(), catalogue["dec"].to_numpy())
-    mine, theirs = _mutual(_directions(ra, dec), entries, chord)
+    entries = directions(catalogue["ra"].to_numpy(), catalogue["dec"].to_numpy())
+    mine, theirs = _mutual(directions(ra, dec), entries, chord)
     star = np.full(len(ra), -1, np.int64)
     star[mine] = catalogue["id"].to_numpy(np.int64)[theirs]
     return star
@@ -88,7 +88,7 @@ def positions(table: pd.DataFrame) -> tuple[Floats, Floats]:
     return np.where(known, of["ra"], ra), np.where(known, of["dec"], dec)
 
 
-def _directions(ra: Any, dec: Any) -> Floats:
+def directions(ra: Any, dec: Any) -> Floats:
     """Return unit vectors, (star, 3); distances between near ones are angles, at the poles too."""
     a, d = np.radians(ra), np.radians(dec)
     return np.column_stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])

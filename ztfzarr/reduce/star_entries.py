@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ztfzarr import horizon
 from ztfzarr.geometry import QUADRANTS, rcid
-from ztfzarr.photometry.catalogue import read_catalogue
+from ztfzarr.photometry.catalogue import Catalogue, read_catalogue
 from ztfzarr.photometry.columns import COLUMNS, FLAGS
 from ztfzarr.photometry.matching import nearest_entries
 from ztfzarr.photometry.measure import Columns
@@ -32,6 +33,7 @@ from ztfzarr.store.tables import file_headers
 from ztfzarr.store.versions import Version, existing_version
 
 QUALITY: Final = PRODUCTS["stars"].tables["flag"].flags or {}
+AROUND: Final = 0.8  # degrees from the middle of a quadrant: half its diagonal is 0.61, and 6' around
 POINTED: Final = ("ra", "dec", "airmass", "exptime", "time")
 
 
@@ -52,13 +54,23 @@ class _Bench:
 
     version: Version
     images: ScienceImages
-    catalogue: pd.DataFrame | None
+    catalogue: Catalogue | None
     headers: dict[tuple[int, int, int], str]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, columns of a quadrant."""
         return self.images.cube.sizes["y"], self.images.cube.sizes["x"]
+
+    def entries(self, shot: Shot, quadrant: int) -> pd.DataFrame | None:
+        """Return the part of the catalogue that a quadrant may see; None without a catalogue."""
+        if self.catalogue is None:
+            return None
+        rows, columns = self.shape
+        u, v = plane_of_pixels(rcid(shot.ccd, quadrant), (columns - 1) / 2, (rows - 1) / 2, self.shape)
+        pointing = (self.images.cube[name].values[shot.index] for name in ("ra", "dec"))
+        ra, dec = from_tangent_plane(u, v, *pointing)
+        return self.catalogue.around(float(ra), float(dec), AROUND)
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class _Found:
 def _bench(task: StarTask) -> _Bench:
     version = existing_version(task.objects, "stars", task.version)
     images = ScienceImages(task.objects, version.recipe["stars"]["science"])
-    catalogue = None if task.catalogue is None else read_catalogue(task.catalogue)
+    catalogue = None if task.catalogue is None else Catalogue(read_catalogue(task.catalogue))
     return _Bench(version, images, catalogue, read_wcs_files(task.wcs))
 
 
@@ -107,8 +119,10 @@ def make_stars(task: StarTask, shot: Shot) -> list[Entry]:
     parts, found = [], []
     for quadrant in QUADRANTS:
         columns = quadrant_stars(*bench.images.read(shot, quadrant), **how)
-        found.append(_sky(bench, shot, quadrant, columns, headers[quadrant]))
-        parts.append(_placed(bench, shot, quadrant, columns, found[-1].sky))
+        entries = bench.entries(shot, quadrant)
+        found.append(_sky(bench, shot, quadrant, columns, headers[quadrant], entries))
+        placed = _placed(bench, shot, quadrant, columns, found[-1].sky)
+        parts.append(placed | {"star": _named(bench, placed, found[-1].sky, entries)})
     table = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
     create_table(bench.version, shot.exposure, shot.ccd, table)
     stored = bench.images.is_stored(shot)
@@ -122,18 +136,20 @@ def _exposure(bench: _Bench, shot: Shot) -> dict[str, Any]:
     return {name: cube[name].values[shot.index] for name in POINTED}
 
 
-def _sky(bench: _Bench, shot: Shot, quadrant: int, columns: Columns, blocks: bytes) -> _Found:
+def _sky(
+    bench: _Bench, shot: Shot, quadrant: int, columns: Columns, blocks: bytes, entries: pd.DataFrame | None
+) -> _Found:
     """Find where a quadrant looks: by the raw header, else by a file, else by the catalogue."""
     key = (shot.exposure, shot.ccd, quadrant)
     for source, text in (("header", blocks), ("file", bench.headers.get(key))):
         known = None if text is None else header_sky(text)
         if known is not None:
             return _Found(known, source)
-    if bench.catalogue is None:
+    if entries is None:
         return _Found(None, "", "no WCS and no catalogue")
     now = _exposure(bench, shot)
     band = str(bench.images.cube["filter"].values[shot.index])
-    ra, dec, magnitude = (bench.catalogue[name].to_numpy(np.float64) for name in ("ra", "dec", band))
+    ra, dec, magnitude = (entries[name].to_numpy(np.float64) for name in ("ra", "dec", band))
     good = (columns["flags"] & FLAGS["bad"]) == 0
     x, y, flux = (columns[name][good] for name in ("x", "y", "flux_5"))
     pointing = float(now["ra"]), float(now["dec"])
@@ -145,12 +161,12 @@ def _sky(bench: _Bench, shot: Shot, quadrant: int, columns: Columns, blocks: byt
 
 
 def _placed(bench: _Bench, shot: Shot, quadrant: int, columns: Columns, sky: Sky | None) -> Columns:
-    """Add what the pixels do not tell: which exposure, where on the sky, through how much air, which star."""
+    """Add what the pixels do not tell: which exposure, where on the sky, through how much air."""
     now = _exposure(bench, shot)
     if not now["exptime"] > 0:
         raise ValueError(f"its exposure time is {now['exptime']} s: expected more than 0")
-    count, shape = columns["x"].size, bench.shape
-    u, v = plane_of_pixels(rcid(shot.ccd, quadrant), columns["x"], columns["y"], shape)
+    count = columns["x"].size
+    u, v = plane_of_pixels(rcid(shot.ccd, quadrant), columns["x"], columns["y"], bench.shape)
     pointing = float(now["ra"]), float(now["dec"])
     near = from_tangent_plane(u, v, *pointing)
     ra, dec = (np.full(count, np.nan),) * 2 if sky is None else sky.world(columns["x"], columns["y"])
@@ -171,11 +187,15 @@ def _placed(bench: _Bench, shot: Shot, quadrant: int, columns: Columns, sky: Sky
     placed |= {"u": u, "v": v, "ra": ra, "dec": dec, "airmass": horizon.airmass(altitude)}
     placed["magnitude"] = columns["magnitude"] + 2.5 * np.log10(float(now["exptime"]))
     placed["flags"] = columns["flags"] | np.uint16(FLAGS["no_wcs"] if sky is None else 0)
-    placed["star"] = np.full(count, -1, np.int64)
-    if bench.catalogue is not None and sky is not None:
-        limit = bench.version.recipe["stars"]["match"] / pixels_of(1 / 3600, shape)
-        placed["star"] = nearest_entries(ra, dec, bench.catalogue, limit)
     return placed
+
+
+def _named(bench: _Bench, placed: Columns, sky: Sky | None, entries: pd.DataFrame | None) -> NDArray[np.int64]:
+    """Say which entries of the catalogue stars are; -1 none."""
+    if entries is None or sky is None:
+        return np.full(placed["x"].size, -1, np.int64)
+    limit = bench.version.recipe["stars"]["match"] / pixels_of(1 / 3600, bench.shape)
+    return nearest_entries(placed["ra"], placed["dec"], entries, limit)
 
 
 def _quality(parts: list[Columns], found: list[_Found], fewest: int) -> dict[str, Any]:
