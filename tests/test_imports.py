@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "geometry", "horizon", "tables", "sky"),
     ("kernels",),
-    ("steps", "masters"),
+    ("steps", "masters", "starflat"),
     ("photometry",),
     ("schemas", "schema", "recipe"),
     ("store",),
@@ -32,6 +32,7 @@ FORBIDDEN = {
     "kernels": {"xarray", "zarr", "astropy", "dask"},
     "steps": {"zarr", "astropy", "pathlib", "os"},
     "masters": {"zarr", "astropy", "pathlib", "os"},
+    "starflat": {"xarray", "zarr", "astropy", "dask", "pathlib", "os"},
     "photometry": {"zarr", "xarray"},
     "horizon": {"xarray", "zarr", "astropy", "dask"},
     "store": {"astropy"},

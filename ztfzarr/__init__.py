@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.calibrated import open_science
     from ztfzarr.reduce.publish import publish
+    from ztfzarr.reduce.starflat_map import starflat_map
     from ztfzarr.reduce.stars import open_stars
     from ztfzarr.steps.detrend import detrend
     from ztfzarr.store.cube import open_cube
@@ -39,6 +40,7 @@ __all__ = [
     "relative_levels",
     "science",
     "science_variance",
+    "starflat_map",
     "to_ccddata",
 ]
 
@@ -60,6 +62,7 @@ _HOME: Final = {
     "relative_levels": "ztfzarr.masters.flat",
     "science": "ztfzarr.masters.science",
     "science_variance": "ztfzarr.masters.science",
+    "starflat_map": "ztfzarr.reduce.starflat_map",
     "to_ccddata": "ztfzarr.export.ccddata",
 }
 

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "science": ("ztfzarr.cli.reduce", "Make the science that a store lacks."),
     "run": ("ztfzarr.cli.reduce", "Make whatever a store lacks: bias, flat, science."),
     "stars": ("ztfzarr.cli.stars", "Find and measure the stars of a store's science."),
+    "starflat": ("ztfzarr.cli.starflat", "Fit what dome flats leave, from stars in dithered exposures."),
     "ls": ("ztfzarr.cli.listing", "List the nights of a store."),
     "info": ("ztfzarr.cli.listing", "Say what a store holds, its size, and how to open it."),
     "find": ("ztfzarr.cli.find", "Find the exposures that saw a position, and cut stamps."),

@@ -17,7 +17,7 @@ from ztfzarr.cli.progress import progress
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
-KINDS: Final = ("raw", "bias", "flat", "science", "mask")
+KINDS: Final = ("raw", "bias", "flat", "science", "mask", "starflat")
 FILTERS: Final = ("zg", "zr", "zi", "bi")
 FORMATS: Final = (".png", ".pdf", ".svg", ".jpg")
 READERS: Final = 2  # quadrants at a time: 0.6 GB for a focal plane, on any number of cores
@@ -29,7 +29,8 @@ Examples:
   ztfzarr show night.zarr bias -o bias.png
   ztfzarr show night.zarr raw --exposure 20200801169199 --ccd 2 -o raw.png
   ztfzarr show night.zarr flat --filter zr --ccd 2 --quadrant 3 -o flat.pdf
-  ztfzarr show night.zarr bias --version v2 --minus v1 --ccd 2 -o difference.png"""
+  ztfzarr show night.zarr bias --version v2 --minus v1 --ccd 2 -o difference.png
+  ztfzarr show night.zarr starflat --filter zr -o starflat.png"""
 )
 @store_argument
 @click.argument("kind", type=click.Choice(KINDS))
@@ -52,10 +53,14 @@ def show(
 ) -> None:
     """Draw an image of STORE, north up: a quadrant, a CCD or the focal plane.
 
-    Of several exposures or nights that fit, the last is shown. Science that is not stored is computed. Without -o
-    a PNG goes to standard output, unless that is a terminal.
+    Of several exposures or nights that fit, the last is shown. Science that is not stored is computed. Of a
+    starflat the map, its error, and what stars show before and after. Without -o a PNG goes to standard output,
+    unless that is a terminal.
     """
     _check(kind, output, minus, options | {"as_json": as_json})
+    if kind == "starflat":
+        _show_starflat(store, output, options["version"], options["band"], as_json, quiet)
+        return
     from ztfzarr.plot.show import draw, rendered
     from ztfzarr.plot.source import Wanted, chosen, subtracted
     from ztfzarr.store.files import write_file
@@ -86,6 +91,30 @@ def show(
         click.echo(f"{output}: {title}{more}")
 
 
+def _show_starflat(
+    store: Objects, output: str | None, version: str, band: str | None, as_json: bool, quiet: bool
+) -> None:
+    from ztfzarr.plot.show import rendered
+    from ztfzarr.plot.starflat import draw_starflat, starflat_of, title_of
+    from ztfzarr.store.files import write_file
+
+    dataset = starflat_of(store, version=version, band=band)
+    title = title_of(dataset, version)
+    try:
+        figure = draw_starflat(dataset, title)
+    except ImportError as error:
+        raise click.UsageError(str(error)) from None
+    content = rendered(figure, Path(output).suffix[1:].lower() if output else "png")
+    if output is None:
+        sys.stdout.buffer.write(content)
+        return
+    write_file(output, content)
+    if as_json:
+        print_json({"file": output, "title": title.split("\n"), "others": 0})
+    elif not quiet:
+        click.echo(f"{output}: {', '.join(title.splitlines())}")
+
+
 @contextmanager
 def _drawing(quiet: bool) -> Iterator[None]:
     """Let dask compute in a few threads, and show how far it is."""
@@ -114,8 +143,10 @@ def _check(kind: str, output: str | None, minus: str | None, options: dict[str, 
         raise click.UsageError(f"{output}: expected a name that ends in {', '.join(FORMATS)}")
     if options["quadrant"] is not None and options["ccd"] is None:
         raise click.UsageError("--quadrant without --ccd: expected both")
-    if minus is not None and kind in ("raw", "mask"):
+    if minus is not None and kind in ("raw", "mask", "starflat"):
         raise click.UsageError(f"--minus: {kind} has no versions to subtract")
+    if kind == "starflat" and any(options[name] for name in ("exposure", "ccd", "camera", "median")):
+        raise click.UsageError("starflat with --exposure, --ccd, --camera or --median: it is drawn whole")
     if output is None and options["as_json"]:
         raise click.UsageError("--json without -o: the picture itself would go to standard output")
     if minus is not None and options["camera"]:

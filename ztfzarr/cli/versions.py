@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
 KIND: Final = click.Choice(["bias", "flat", "science"])
-MADE: Final = click.Choice(["bias", "pocket", "flat", "science", "stars"])
+MADE: Final = click.Choice(["bias", "pocket", "flat", "science", "stars", "starflat"])
 
 
 @click.command()

@@ -23,6 +23,7 @@ SECTIONS: Final = {
     "science": ("algorithm", "overscan", "linearity", "pocket", "science"),
     "pocket": ("algorithm", "linearity", "pocket", "pocket_fit"),
     "stars": ("algorithm", "stars"),
+    "starflat": ("algorithm", "starflat"),
 }
 
 

@@ -12,6 +12,7 @@ from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
 from ztfzarr.reduce.calibrator import Calibrator, Where
+from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
@@ -79,7 +80,7 @@ def calibrated(cube: xr.Dataset, recipe: Recipe, objects: Objects) -> xr.Dataset
     """Replace raw and overscan of exposures by science, lazily."""
     bias = existing_version(objects, "bias", recipe["science"]["bias"])
     flat = existing_version(objects, "flat", recipe["science"]["flat"])
-    calibrator = Calibrator(cube, bias, flat, recipe)
+    calibrator = Calibrator(cube, bias, flat, recipe, starflat_of(objects, recipe))
     variables = {}
     for name, variable in PRODUCTS["science"].pixels.items():
         data = indexing.LazilyIndexedArray(ScienceArray(calibrator, name))

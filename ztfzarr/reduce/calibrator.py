@@ -16,6 +16,7 @@ from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
+from ztfzarr.reduce.starflat_map import Starflat
 from ztfzarr.steps.linearity import linearity_coefficients
 from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
 from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_of
@@ -30,6 +31,9 @@ NEEDS: Final = {
     "mask": (*BASE, ("flat", "bad")),
     "variance": (*BASE, ("bias", "variance"), ("flat", "variance")),
 }
+
+# What a starflat multiplies, and by which power of its factor.
+FLATS: Final = {("flat", "flat"): 1, ("flat", "variance"): 2}
 
 Images = Mapping[tuple[str, str], NDArray[Any]]
 
@@ -75,11 +79,16 @@ class Calibrator:
         Masters.
     recipe : dict
         Sections ``overscan``, ``linearity``, ``science``.
+    starflat : Starflat, optional
+        What multiplies the flats.
     """
 
-    def __init__(self, cube: xr.Dataset, bias: Version, flat: Version, recipe: Recipe) -> None:
+    def __init__(
+        self, cube: xr.Dataset, bias: Version, flat: Version, recipe: Recipe, starflat: Starflat | None = None
+    ) -> None:
         self.cube = cube
         self.recipe = recipe
+        self.starflat = starflat
         self.groups = {"bias": bias.open(), "flat": flat.open()}
         self._versions = {"bias": bias, "flat": flat}
         coordinates = {name: cube[name].values for name in ("time", "night", "filter", "imgtype")}
@@ -121,7 +130,8 @@ class Calibrator:
         """Name the masters of a choice, as in ``bias/v1/20200801``."""
         rows = {"bias": choice.bias_row, "flat": choice.flat_row}
         names = {kind: self.shelves[kind].name(row) for kind, row in rows.items()}
-        return names | ({"pocket": choice.pocket} if choice.pocket else {})
+        names |= {"pocket": choice.pocket} if choice.pocket else {}
+        return names if self.starflat is None else names | {"starflat": self.starflat.name(FILTERS[choice.band])}
 
     def overscan(self, time: int, ccd: int) -> xr.Dataset:
         """Fit the overscans of an exposure: ``level`` (quadrant, y), …, and ``flag`` (quadrant).
@@ -154,7 +164,11 @@ class Calibrator:
         rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in (where.y, where.x))
         region: tuple[Any, ...] = (*choice.place(kind), slice(None), rows, columns)
         whole = np.asarray(array_of(self.groups[kind], name)[region])
-        return np.ascontiguousarray(whole[np.ix_(where.quadrant, where.y - rows.start, where.x - columns.start)])
+        part = np.ascontiguousarray(whole[np.ix_(where.quadrant, where.y - rows.start, where.x - columns.start)])
+        if self.starflat is None or image not in FLATS:
+            return part
+        factor = self.starflat.factor(choice.band, choice.ccd, where.quadrant, where.y, where.x)
+        return part * factor ** FLATS[image]
 
     def apply(
         self,
@@ -219,7 +233,7 @@ class Calibrator:
 
     @cached_property
     def _fitted(self) -> FittedPockets | None:
-        name = self.recipe["pocket"]["fit"]
+        name = self.recipe["pocket"].get("fit", "")  # recipes of versions made before there were fits
         return FittedPockets(self._versions["bias"].objects, name) if name else None
 
     def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:

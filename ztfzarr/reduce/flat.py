@@ -119,7 +119,7 @@ def _dark(version: Version, bias: Version, exposures: xr.Dataset, inputs: Inputs
 def _pockets(version: Version, inputs: Inputs) -> tuple[xr.Dataset | None, str]:
     """Choose the fitted pockets of a flat, and name them; None for the table's, or if none are corrected."""
     pocket = version.recipe["pocket"]
-    if not pocket["fit"] or pocket["correct"] == "off":
+    if not pocket.get("fit") or pocket["correct"] == "off":
         return None, ""
     fitted = FittedPockets(version.objects, pocket["fit"])
     return fitted.choose(night_noon(inputs.night), inputs.night, inputs.ccd, version.recipe)

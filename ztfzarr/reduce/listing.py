@@ -128,7 +128,20 @@ def _stars(objects: Objects, version: Version, selection: Selection) -> Iterator
         yield ProductNight(version.group, night, *counts, _quality(group, "stars", span, made))
 
 
-LISTED: Final = {"science": _science, "stars": _stars}
+def _starflats(_objects: Objects, version: Version, selection: Selection) -> Iterator[ProductNight]:
+    """List maps under the first night of their exposures."""
+    group = version.open()
+    tables = _tables(group, ("present", "filter", "first_night", "delta", "slope_u", "chi2"))
+    for i in np.flatnonzero(tables["present"] == 1).tolist():
+        night = int(tables["first_night"][i])
+        if selection.has(night):
+            plane = "plane from the catalogue" if np.isfinite(tables["slope_u"][i]) else "plane undetermined"
+            extent = 1000 * (np.nanmax(tables["delta"][i]) - np.nanmin(tables["delta"][i]))
+            text = f"{tables['filter'][i]} {extent:.0f} mmag, chi2 {tables['chi2'][i]:.2f}, {plane}"
+            yield ProductNight(version.group, night, 1, 0, 0, 0, text)
+
+
+LISTED: Final = {"science": _science, "stars": _stars, "starflat": _starflats}
 
 
 def _superseded(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from ztfzarr.store.versions import Version
 
@@ -43,3 +45,13 @@ def _written(version: Version, record: Mapping[str, Any]) -> str:
 def published_provenance(version: Version) -> str:
     """Write down that an entry was computed elsewhere and published."""
     return _written(version, {"published": True})
+
+
+def starflat_provenance(
+    version: Version, exposures: NDArray[np.int64], determined: bool, dropped: Sequence[int]
+) -> str:
+    """Write down the exposures of a starflat, its star tables, where its plane is from, channels left out."""
+    stars = f"stars/{version.recipe['starflat']['stars']}"
+    plane = "from the catalogue" if determined else "undetermined"
+    record = {"exposures": exposures.tolist(), "stars": stars, "plane": plane, "dropped_channels": list(dropped)}
+    return _written(version, record)

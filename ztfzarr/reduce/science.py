@@ -19,6 +19,7 @@ from ztfzarr.reduce.calibrator import Calibrator, Choice, Images, Where
 from ztfzarr.reduce.parts import parts_of, sampled
 from ztfzarr.reduce.provenance import science_provenance
 from ztfzarr.reduce.report import Selection
+from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.entries import Entry, create_entry, encode_part
 from ztfzarr.store.group import open_raw, read_table
@@ -83,7 +84,9 @@ def _opened(task: Task) -> tuple[Version, Calibrator, HeldImages]:
     """Open once a process what a task needs."""
     version = existing_version(task.objects, "science", task.version)
     masters = [existing_version(task.objects, kind, version.recipe["science"][kind]) for kind in ("bias", "flat")]
-    calibrator = Calibrator(open_cube(task.objects), masters[0], masters[1], version.recipe)
+    calibrator = Calibrator(
+        open_cube(task.objects), masters[0], masters[1], version.recipe, starflat_of(task.objects, version.recipe)
+    )
     return version, calibrator, HeldImages(calibrator, tuple(version.pixels))
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ztfzarr.recipe import default_recipe, recipe_for
 from ztfzarr.reduce.calibrator import Calibrator, Where
 from ztfzarr.reduce.science import Shot
+from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects
@@ -35,7 +36,7 @@ class ScienceImages:
         self._stored = find_version(objects, "science", version)
         recipe = recipe_for("science", default_recipe()) if self._stored is None else self._stored.recipe
         masters = [existing_version(objects, kind, recipe["science"][kind]) for kind in ("bias", "flat")]
-        self.calibrator = Calibrator(self.cube, masters[0], masters[1], recipe)
+        self.calibrator = Calibrator(self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe))
 
     @cached_property
     def _made(self) -> NDArray[np.bool_]:

@@ -39,6 +39,8 @@ def version_faults(version: Version) -> Iterator[str]:
 def made_places(version: Version, selection: Selection) -> list[Place]:
     """List the places of the selected entries that are made; none if a table that says so is damaged."""
     group = version.open()
+    if version.product.rows not in version.product.entry:
+        return []  # tables alone: version_faults has read them
     try:
         present, night = (read_table(group, name) for name in ("present", "night"))
     except StoreError:

@@ -17,9 +17,10 @@ from ztfzarr.store.copy import MARK_FILES, CopyReport, Done, Step, copy_object
 from ztfzarr.store.entries import Entry, mark_entries
 from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects
-from ztfzarr.store.products import row_coordinates
+from ztfzarr.store.products import FILTERS, row_coordinates
 from ztfzarr.store.shard import bad_chunks, shard_format
 from ztfzarr.store.star_tables import table_fault, table_key
+from ztfzarr.store.starflat_tables import mark_starflat, read_starflat
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version, made, prepare_version, versions_of
@@ -53,10 +54,26 @@ def copy_products(
         except RecipeError as error:
             report.refused.append((version.group, str(error)))
             continue
+        if version.kind == "starflat":
+            _copy_starflat(version, theirs, report)
+            continue
         todo = list(_absent(version, theirs, selection or Selection(), report))
         step(f"copy {version.group}", len(todo))
         _copy_entries(EntryCopier(version, theirs), todo, report, workers or len(os.sched_getaffinity(0)), done)
     return reports
+
+
+def _copy_starflat(version: Version, theirs: Version, report: CopyReport) -> None:
+    """Copy the maps of a version, each with its exposures; refused if one of them is not in the cube."""
+    for band in np.array(FILTERS)[made(version)].tolist():
+        if made(theirs)[FILTERS.index(band)]:
+            report.there += 1
+            continue
+        try:
+            mark_starflat(theirs, band, *read_starflat(version, band))
+            report.copied += 1
+        except StoreError as error:
+            report.refused.append((f"{version.group} {band}", str(error)))
 
 
 def _absent(

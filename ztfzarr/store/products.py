@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,8 +11,9 @@ import numpy as np
 from ztfzarr.geometry import FILTER_IDS, LED_FILTERS
 from ztfzarr.masters.mask import MASKS
 from ztfzarr.recipe import Recipe, recipe_for
+from ztfzarr.store import starflat_variables
 from ztfzarr.store.raw import COORDINATES, LABELS
-from ztfzarr.store.template import Variable, dimension_lengths, group_document
+from ztfzarr.store.template import ROWS, Variable, dimension_lengths, group_document
 
 IMAGE: Final = ("quadrant", "y", "x")
 FILTERS: Final = tuple(sorted(FILTER_IDS.values()))
@@ -36,7 +38,7 @@ class Product:
     @property
     def rows(self) -> str:
         """Dimension that grows, with raw's own rows: ``night`` or ``time``."""
-        return self.entry[0]
+        return self.entry[0] if self.entry[0] in ROWS else "time"
 
 
 def _number(dims: tuple[str, ...], long_name: str, units: str, *, row_chunk: int = 1024) -> Variable:
@@ -225,7 +227,15 @@ STARS: Final = Product(
     },
 )
 
-PRODUCTS: Final = {"bias": BIAS, "pocket": POCKET, "flat": FLAT, "science": SCIENCE, "stars": STARS}
+STARFLAT: Final = Product(starflat_variables.BAND, {}, starflat_variables.TABLES)
+PRODUCTS: Final = {
+    "bias": BIAS,
+    "pocket": POCKET,
+    "flat": FLAT,
+    "science": SCIENCE,
+    "stars": STARS,
+    "starflat": STARFLAT,
+}
 NIGHT: Final = Variable(("night",), "int32", 0, "night YYYYMMDD: UTC date of time + 4 h 13 min")
 KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
     "bias": {"number": Variable(("number",), "int16", 0, "number of a bias in its run, from 0")},
@@ -236,6 +246,7 @@ KIND_LABELS: Final[dict[str, dict[str, Variable]]] = {
     "pocket": {},
     "science": {},
     "stars": {},
+    "starflat": starflat_variables.LABELS,
 }
 
 
@@ -249,6 +260,8 @@ def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
 
 def row_coordinates(kind: str) -> dict[str, Variable]:
     """Return the coordinates along the dimension that grows: raw's own."""
+    if kind == "starflat":  # the exposures' filter would be in the place of the maps'
+        return {name: COORDINATES[name] for name in ("exposure", "time", "night", "airmass")}
     return {"night": NIGHT} if PRODUCTS[kind].rows == "night" else dict(COORDINATES)
 
 
@@ -257,9 +270,14 @@ def fixed_labels(kind: str) -> dict[str, Variable]:
     return {name: LABELS[name] for name in SHARED_LABELS} | KIND_LABELS[kind]
 
 
-def kind_label_values(kind: str) -> dict[str, Any]:
-    """Return the values of the labels that only this kind has."""
-    values: dict[str, Any] = {
+def kind_label_values(kind: str, lengths: Mapping[str, int]) -> dict[str, Any]:
+    """Return the values of the labels that only this kind has, in a group of these lengths."""
+    edges = {d: (-0.5, lengths[d[-1]] - 0.5) for d in ("cell_y", "cell_x") if d in lengths}
+    values: dict[str, Any] = {d: np.linspace(*ends, lengths[d]) for d, ends in edges.items()}
+    values |= {
+        "brightness": starflat_variables.BRIGHTNESSES,
+        "join": np.sqrt(starflat_variables.JOINS[1:] * starflat_variables.JOINS[:-1]),
+        "radius": np.array(starflat_variables.APERTURES),
         "number": np.arange(NUMBERS),
         "filter": np.array(FILTERS, object),
         "led": np.array(LEDS),
@@ -275,7 +293,7 @@ def new_version(
     Parameters
     ----------
     kind : str
-        ``bias``, ``pocket``, ``flat``, ``science`` or ``stars``.
+        One of :data:`PRODUCTS`.
     raw_document : dict
         Of the raw group, for the size of quadrants.
     recipe : dict
@@ -287,6 +305,10 @@ def new_version(
     raw = dimension_lengths(raw_document)
     lengths = {name: raw[name] for name in ("ccd", "quadrant", "y", "x")}
     lengths |= {product.rows: 0, "filter": len(FILTERS), "led": len(LEDS), "number": NUMBERS}
+    lengths |= {"brightness": len(starflat_variables.BRIGHTNESSES), "radius": len(starflat_variables.APERTURES)}
+    lengths |= {"join": len(starflat_variables.JOINS) - 1, "corner_y": 2, "corner_x": 2}
+    if kind == "starflat":
+        lengths |= dict(zip(("cell_y", "cell_x"), recipe["starflat"]["nodes"], strict=True))
     rows, pixels = row_coordinates(kind), pixel_variables(kind, recipe)
     variables = rows | fixed_labels(kind) | product.tables | pixels
     attributes = {

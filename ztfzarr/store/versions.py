@@ -92,7 +92,9 @@ def existing_version(objects: Objects, kind: str, name: str) -> Version:
     version = find_version(objects, kind, name)
     if version is None:
         command = "pocket fit" if kind == "pocket" else kind
-        raise StoreError(f"no {kind}/{name} in {objects.location}: make it with ztfzarr {command} --version {name}")
+        raise StoreError(
+            f"no {kind}/{name} in {objects.location}: make it with ztfzarr {command} --version {name}"
+        )
     return version
 
 
@@ -166,7 +168,7 @@ def _with_rows(version: Version, held: Lock, raw: dict[str, Any]) -> Version:
         _sweep(version)
     for name, array in arrays_of(document).items():
         version.objects.put(f"{version.group}/{name}/zarr.json", dumped(array))
-    values = (_label_values(version.kind, raw) if new else {}) | rows
+    values = (_label_values(version, raw) if new else {}) | rows
     arrays = writable_arrays(version.objects, version.group, values)
     for name, array_values in values.items():
         held.check()
@@ -197,11 +199,11 @@ def nights_of(raw: zarr.Group) -> NDArray[np.int32]:
     return np.asarray(night[np.sort(first)], np.int32)
 
 
-def _label_values(kind: str, raw: dict[str, Any]) -> dict[str, Any]:
-    lengths = dimension_lengths(raw)
+def _label_values(version: Version, raw: dict[str, Any]) -> dict[str, Any]:
+    kind, lengths = version.kind, dimension_lengths(raw)
     values = label_values(lengths["y"], lengths["x"], lengths["x_overscan"])
     labels: dict[str, Any] = {name: values[name] for name in fixed_labels(kind) if name in values}
-    return labels | kind_label_values(kind)
+    return labels | kind_label_values(kind, dimension_lengths(version.document))
 
 
 def made(version: Version) -> NDArray[np.bool_]:

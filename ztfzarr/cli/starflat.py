@@ -1,0 +1,83 @@
+"""``ztfzarr starflat``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ztfzarr.cli.memory import few_arenas
+from ztfzarr.cli.options import reporting, selecting, store_argument
+from ztfzarr.cli.progress import progress
+from ztfzarr.cli.reduce import told
+
+if TYPE_CHECKING:
+    from ztfzarr.store.objects import Objects
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr starflat night.zarr --night 2020-08-01 --catalogue stars.fits
+  ztfzarr starflat night.zarr --version v2 --set starflat.nodes=[8,8] --set starflat.extinction=0.19
+  ztfzarr starflat night.zarr --catalogue stars.fits --apply v2"""
+)
+@store_argument
+@selecting
+@click.option(
+    "--filter", "bands", multiple=True, type=click.Choice(["zg", "zr", "zi"]), help="Filter; default all."
+)
+@click.option("--catalogue", type=click.Path(exists=True, dir_okay=False), help="Stars: ra, dec, mag; FITS, CSV…")
+@click.option("--stars-version", metavar="VERSION", help="Version of the star tables, as starflat.stars=v2.")
+@click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
+@click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in starflat.floor=0.01.")
+@click.option("--apply", "applied", metavar="VERSION", help="Then make this version of science with it.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
+@reporting
+def starflat(
+    store: Objects,
+    nights: tuple[int, int],
+    ccds: tuple[int, ...],
+    bands: tuple[str, ...],
+    catalogue: str | None,
+    stars_version: str | None,
+    version: str,
+    file: str | None,
+    settings: tuple[str, ...],
+    applied: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Fit the starflats that STORE lacks, one a filter, from stars in dithered exposures.
+
+    Star tables are made first where they are missing. The map is what stars appear fainter by, from place to
+    place; its plane comes from --catalogue alone, and is undetermined without. Science uses it where its recipe
+    says science.starflat=VERSION.
+    """
+    from ztfzarr.recipe import read_recipe
+    from ztfzarr.reduce.report import Events, Selection
+    from ztfzarr.reduce.run import reduce
+    from ztfzarr.reduce.starflat import reduce_starflat
+
+    few_arenas()
+    settings += (f"starflat.stars={stars_version}",) if stars_version else ()
+    recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
+    selection = Selection(*nights, ccds)
+    with progress(quiet) as shown:
+        events = Events(step=shown.step, done=shown.advance)
+        reports = [
+            reduce_starflat(
+                store, version=version, recipe=recipe, filters=bands, selection=selection, catalogue=catalogue,
+                workers=workers, events=events,
+            )
+        ]  # fmt: skip
+        if applied is not None and not reports[0].refused:
+            chosen = read_recipe("", (f"science.starflat={version}",))
+            reports += reduce(
+                store, ("science",), version=applied, recipe=chosen, selection=selection, workers=workers,
+                events=events,
+            )  # fmt: skip
+    return told(reports, as_json, quiet)
