@@ -53,7 +53,9 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 @contextmanager
 def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Start a SLURM; gives the environment that its commands want, and ends it and all jobs with the block."""
-    programs = {name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in ("slurmctld", "slurmd")}
+    programs = {
+        name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in ("slurmctld", "slurmd")
+    }
     if None in programs.values():
         pytest.skip("no SLURM here: slurm-wlm is not installed")
     host, (controller, daemon) = socket.gethostname().split(".")[0], free_ports(2)

@@ -42,7 +42,7 @@ def main() -> int:
         cluster.scale(jobs=arguments.jobs)
         with cluster.get_client() as client, suppress(TimeoutError):
             client.wait_for_workers(arguments.jobs, timeout=arguments.wait)
-        # Tasks under way are twice as many as the workers that are there when it begins; later ones take their share.
+        # Twice as many tasks are under way as there are workers now; those that come later take their share.
         command = ["ztfzarr", "run", *arguments.run, "--scheduler", cluster.scheduler_address]
         return subprocess.call(command)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
-from ztfzarr.reduce.calibrator import KINDS, Calibrator, Choice, Where
+from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images, Where
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
@@ -63,12 +63,13 @@ class ScienceArray(LazyArray):
         """Calibrate exposures at once, each of their masters read once: most of the time they wait for a store."""
         choices = [self.calibrator.choose(shot.time, shot.ccd) for shot in shots]
         with ThreadPoolExecutor(2 * len(shots), thread_name_prefix="ztfzarr-science") as pool:
-            asked = {
-                choice: pool.submit(self.calibrator.images, choice, (self.name,), where) for choice in set(choices)
-            }
+            needed = {(image, c.place(image[0])): c for c in choices for image in NEEDS[self.name]}
+            asked = {key: pool.submit(self.calibrator.image, key[0], c, where) for key, c in needed.items()}
 
             def fill(shot: Shot, choice: Choice) -> None:
-                images = asked[choice].result
+                def images() -> Images:
+                    return {i: asked[i, choice.place(i[0])].result() for i in NEEDS[self.name]}
+
                 values[shot.place] = self.calibrator.pixels(shot.time, choice, where, self.name, images)
 
             for _ in pool.map(fill, shots, choices):

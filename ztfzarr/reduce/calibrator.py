@@ -139,10 +139,10 @@ class Calibrator:
     def images(self, choice: Choice, names: Iterable[str], where: Where) -> dict[tuple[str, str], NDArray[Any]]:
         """Read the parts of masters that results need, each (quadrant, y, x)."""
         needed = sorted({image for name in names for image in NEEDS[name]})
-        return dict(zip(needed, together(lambda image: self._image(image, choice, where), needed), strict=True))
+        return dict(zip(needed, together(lambda image: self.image(image, choice, where), needed), strict=True))
 
-    def _image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
-        """Read the rectangle that holds the indices, then these."""
+    def image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
+        """Read part of a master's image: the box that holds the indices, then these; (quadrant, y, x)."""
         kind, name = image
         indices = where.quadrant, where.y, where.x
         hulls = [slice(int(i.min()), int(i.max()) + 1) for i in indices]
