@@ -24,9 +24,9 @@ from ztfzarr.store.scales import FILES_HELD, Dither, Scales, held_scales, row_of
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
 from ztfzarr.store.threads import in_flight, windowed
 
-# Requests under way at once, which an object store answers together: a cutout of 50 exposures is 150 of them.
-FETCHERS: Final = 128
 FILES_AHEAD: Final = 64
+# Requests under way at once, which an object store answers together: with the dithers, three for each file.
+FETCHERS: Final = 1 + 3 * FILES_AHEAD
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
 
