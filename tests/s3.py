@@ -78,7 +78,7 @@ def running_server() -> Iterator[S3]:
         environment = {"HOME": folder, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         with Path(folder, "log").open("wb") as log:
             process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, preexec_fn=_die_with_parent
+                command, env=environment, stdout=log, stderr=log, preexec_fn=die_with_parent
             )
         try:
             server = S3(f"http://127.0.0.1:{ports['s3.port']}")
@@ -89,7 +89,7 @@ def running_server() -> Iterator[S3]:
             process.wait()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have Linux end the server if the tests are killed (PR_SET_PDEATHSIG, prctl(2))."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 

@@ -19,7 +19,8 @@ from ztfzarr.ingest.run import ingest
 from ztfzarr.recipe import default_recipe, merged
 from ztfzarr.simulate import simulate_night
 from ztfzarr.store import template
-from ztfzarr.store.entries import Entry, fill_entry, mark_entries
+from ztfzarr.store.copy_products import REFERENCE
+from ztfzarr.store.entries import Entry, fill_entry, mark_entries, update_row
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.versions import prepare_version
 
@@ -170,6 +171,46 @@ def test_a_version_of_another_recipe_is_refused(source, tmp_path, capsys):
     assert ran("copy", source, copy, "--products", "-q") == 1
     assert "refused bias/v1 bias/v1: " in capsys.readouterr().err
     assert products(copy)["science/v1", "present"].sum() == 4
+
+
+def with_reference(store: Path, path: Path, ccds: dict[int, float]) -> Path:
+    """A copy of a store whose flats of the second night are against those of some CCDs, DN."""
+    copy = Path(shutil.copytree(store, path))
+    version = prepare_version(open_objects(copy), "flat", "v1", None, default_recipe())
+    levels = np.full(11, sum(ccds.values()) / len(ccds))
+    reference = np.isin(np.arange(1, 17), list(ccds)).astype(np.int8)
+    update_row(version, 1, REFERENCE, lambda there: {"led_reference": levels, "reference": reference})
+    return copy
+
+
+def test_flats_bring_the_whole_reference_of_their_levels(source, tmp_path):
+    """Though one CCD of the two that it is of is copied; and the other later."""
+    ours, copy = with_reference(source, tmp_path / "ours.zarr", {2: 900.0, 11: 1100.0}), tmp_path / "copy.zarr"
+    for ccds in ("11", "2"):
+        assert ran("copy", ours, copy, "--night", "2020-08-01", "--ccds", ccds, "--products", "-q") == 0
+        found = products(copy)
+        assert found["flat/v1", "reference"][0].tolist() == [int(ccd in (2, 11)) for ccd in range(1, 17)]
+        assert found["flat/v1", "led_reference"][0].tolist() == [1000.0] * 11
+    assert found["flat/v1", "present"].sum() == 2
+
+
+def test_flats_against_another_reference_are_refused(source, tmp_path, capsys):
+    """Those of the destination's night keep theirs; the rest is copied."""
+    ours = with_reference(source, tmp_path / "ours.zarr", {2: 900.0, 11: 1100.0})
+    theirs = tmp_path / "theirs.zarr"
+    assert ran("copy", source, tmp_path / "part.zarr", "--ccds", "11", "--products", "-q") == 0
+    theirs = with_reference(tmp_path / "part.zarr", theirs, {11: 1100.0})
+    before = products(theirs)
+    capsys.readouterr()
+    assert ran("copy", ours, theirs, "--products", "-q") == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "refused flat/v1 night 20200801: levels against CCDs 2, 11, in the destination against" in error[0]
+    found = products(theirs)
+    for name in ("led_reference", "reference", "level", "led_level"):
+        np.testing.assert_array_equal(found["flat/v1", name][1], before["flat/v1", name][1], name)
+    assert found["flat/v1", "present"].sum(axis=(1, 2)).tolist() == [2, 1]
+    assert found["bias/v1", "present"].sum() == 4
 
 
 def test_another_file_in_its_place_is_refused(source, tmp_path, capsys):

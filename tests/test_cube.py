@@ -422,12 +422,12 @@ def test_rows_that_are_registered_but_not_filled_read_nan(store_copy):
 def test_opening_while_exposures_are_registered(store_copy, monkeypatch):
     """The metadata is read twice, and may grow in between."""
 
-    def late(objects):
+    def late(objects, *arguments, **options):
         register.register(objects, [registered(20200901000002)])
-        return open_plain(objects)
+        return open_group(objects, *arguments, **options)
 
-    open_plain = cube_module._open_plain
-    monkeypatch.setattr(cube_module, "_open_plain", late)
+    open_group = cube_module.open_group
+    monkeypatch.setattr(cube_module, "open_group", late)
     cube = ztfzarr.open_cube(store_copy)
     assert cube.raw.shape[0] == cube.sizes["time"] == 19
 

@@ -370,7 +370,7 @@ def test_what_the_verbs_return(objects):
     objects.put("a/b", b"0123456789")
     objects.put("a/c/d", b"")
     assert objects.get("a/b") == b"0123456789"
-    assert objects.get_range("a/b", 3, 4) == b"3456"
+    assert objects.get_ranges("a/b", [(3, 4), (0, 1)]) == [b"3456", b"0"]
     assert objects.get_tail("a/b", 3) == b"789"
     assert objects.get_tail("a/b", 30) == b"0123456789"
     assert sorted((e.key, e.size) for e in objects.entries("a")) == [("a/b", 10), ("a/c/d", 0)]
@@ -379,7 +379,7 @@ def test_what_the_verbs_return(objects):
     assert objects.get("a/b") == b"new"
     objects.delete("a/b")
     objects.delete("a/b")
-    for read in (objects.get, lambda key: objects.get_tail(key, 3), lambda key: objects.get_range(key, 0, 1)):
+    for read in (objects.get, lambda key: objects.get_tail(key, 3), lambda key: objects.get_ranges(key, [(0, 1)])):
         with pytest.raises(FileNotFoundError):
             read("a/b")
     assert list(objects.entries("none")) == []

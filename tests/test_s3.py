@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,11 @@ import pytest
 import xarray as xr
 from nights import FILES, NIGHTS, SETTINGS, ran, remote_contents, without_times
 from peers import same_bits
-from proxy import Plan, proxied
 from s3 import BUCKET, KEY, S3, SECRET, free_ports
-from stores import ROOT, astropy_images, contents, plain_decoder
+from stores import astropy_images, contents, plain_decoder
 
 import ztfzarr
 from ztfzarr.store.objects import open_objects
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import latency
 
 
 @pytest.fixture(scope="module")
@@ -135,28 +130,6 @@ def test_two_writers_at_once(s3, nights, tmp_path):
     assert [status for _, status in outcomes] == [0, 0], outcomes
     assert ran("verify", url, nights[20200801], "-q", *s3.arguments) == 0
     assert int(ztfzarr.open_cube(url, storage_options=s3.options).present.sum()) == FILES[20200801]
-
-
-def test_a_cutout_costs_what_the_layout_needs(s3):
-    """One request for each of the two tables, and four a file: index and chunk, scales and zeros."""
-    url = s3.place()
-    latency.SHAPE, shape = (700, 600), latency.SHAPE
-    try:
-        latency.build(open_objects(url, s3.options), 5)
-    finally:
-        latency.SHAPE = shape
-    plan = Plan()
-    with proxied(s3.endpoint, plan) as endpoint:
-        cube = ztfzarr.open_cube(url, storage_options=S3(endpoint).options)
-        opening = len(plan.log)
-        assert np.isfinite(cube.raw.sel(ccd=6, quadrant=2).isel(y=slice(30, 40), x=slice(50, 60)).values).all()
-    requests = plan.log[opening:]
-    assert opening <= 10
-    assert len(requests) == 2 + 4 * 5
-    counts = Counter(request.path.split("/")[4] for request in requests)
-    assert counts == {"present": 1, "zdither": 1, "raw": 10, "zscale": 5, "zzero": 5}
-    whole = len(open_objects(url, s3.options).get("raw/raw/c/0/5/0/0/0"))
-    assert sum(request.size for request in requests if "/raw/raw/" in request.path) < 5 * whole / 8
 
 
 # Credentials

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,15 +14,29 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
-from ztfzarr.reduce.calibrator import Calibrator, Where
+from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images, Where
 from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.products import PRODUCTS
+from ztfzarr.store.threads import together
 from ztfzarr.store.versions import existing_version, find_version
 
 ABSENT: Final = {name: variable.fill for name, variable in PRODUCTS["science"].pixels.items()}
+
+# A cutout's exposures are calibrated together, whole CCDs one by one, for what they take in memory.
+EXPOSURES_AT_ONCE: Final = 64
+PIXELS_AT_ONCE: Final = 2**25
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A file to calibrate: its place in the selection, index of its exposure, label of its CCD."""
+
+    place: tuple[int, int]
+    time: int
+    ccd: int
 
 
 class ScienceArray(LazyArray):
@@ -31,13 +48,33 @@ class ScienceArray(LazyArray):
         self.name = name
 
     def read_into(self, values: NDArray[Any], picked: list[Indices]) -> None:
-        """Calibrate what a selection picks, exposure by exposure and CCD by CCD."""
+        """Calibrate what a selection picks, some exposures and CCDs at once."""
         values[...] = ABSENT[self.name]
-        time, ccd, *image = picked
-        for place in np.ndindex(values.shape[:2]):
-            t, c = int(time[place[0]]), int(ccd[place[1]])
-            if self.calibrator.present[t, c]:
-                values[place] = self.calibrator.pixels(t, c + 1, Where(*image), self.name)
+        time, ccd, where = picked[0], picked[1], Where(*picked[2:])
+        present = np.argwhere(self.calibrator.present[np.ix_(time, ccd)])
+        shots = [Shot((i, j), int(time[i]), int(ccd[j]) + 1) for i, j in present.tolist()]
+        # The pocket's share of an overscan is found from all of the image.
+        pocket = self.calibrator.recipe["pocket"]["correct"] != "off"
+        taken = self.shape[2:] if pocket else values.shape[2:]
+        size = max(1, min(EXPOSURES_AT_ONCE, PIXELS_AT_ONCE // int(np.prod(taken))))
+        for first in range(0, len(shots), size):
+            self._fill(values, shots[first : first + size], where)
+
+    def _fill(self, values: NDArray[Any], shots: list[Shot], where: Where) -> None:
+        """Calibrate exposures at once, each of their masters read once: most of the time they wait for a store."""
+        choices = [self.calibrator.choose(shot.time, shot.ccd) for shot in shots]
+        with ThreadPoolExecutor(2 * len(shots), thread_name_prefix="ztfzarr-science") as pool:
+            needed = {(image, c.place(image[0])): c for c in choices for image in NEEDS[self.name]}
+            asked = {key: pool.submit(self.calibrator.image, key[0], c, where) for key, c in needed.items()}
+
+            def fill(shot: Shot, choice: Choice) -> None:
+                def images() -> Images:
+                    return {i: asked[i, choice.place(i[0])].result() for i in NEEDS[self.name]}
+
+                values[shot.place] = self.calibrator.pixels(shot.time, choice, where, self.name, images)
+
+            for _ in pool.map(fill, shots, choices):
+                pass
 
 
 def open_science(
@@ -69,17 +106,19 @@ def open_science(
         When pixels are asked for that no master calibrates.
     """
     objects = open_objects(store, storage_options)
-    stored = find_version(objects, "science", version)
+    asked: list[Callable[[], Any]] = [
+        partial(find_version, objects, "science", version),
+        partial(open_cube, objects),
+    ]
+    stored, cube = together(lambda ask: ask(), asked)
     recipe = recipe_for("science", default_recipe()) if stored is None else stored.recipe
-    cube = open_cube(objects)
     cube = cube.isel(time=np.flatnonzero(cube["imgtype"].values == "object"))
     return calibrated(cube, recipe, objects)
 
 
 def calibrated(cube: xr.Dataset, recipe: Recipe, objects: Objects) -> xr.Dataset:
     """Replace raw and overscan of exposures by science, lazily."""
-    bias = existing_version(objects, "bias", recipe["science"]["bias"])
-    flat = existing_version(objects, "flat", recipe["science"]["flat"])
+    bias, flat = together(lambda kind: existing_version(objects, kind, recipe["science"][kind]), KINDS)
     calibrator = Calibrator(cube, bias, flat, recipe, starflat_of(objects, recipe))
     variables = {}
     for name, variable in PRODUCTS["science"].pixels.items():

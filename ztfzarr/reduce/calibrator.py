@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -22,7 +22,10 @@ from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profi
 from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_of
 from ztfzarr.store.group import array_of
 from ztfzarr.store.products import FILTERS
+from ztfzarr.store.threads import together
 from ztfzarr.store.versions import Version
+
+KINDS: Final = ("bias", "flat")
 
 # Images of masters that each result needs, as (kind, array).
 BASE: Final = (("bias", "bias"), ("flat", "flat"))
@@ -89,20 +92,17 @@ class Calibrator:
         self.cube = cube
         self.recipe = recipe
         self.starflat = starflat
-        self.groups = {"bias": bias.open(), "flat": flat.open()}
-        self._versions = {"bias": bias, "flat": flat}
-        coordinates = {name: cube[name].values for name in ("time", "night", "filter", "imgtype")}
-        self.time, self.night, self.filter, self.imgtype = coordinates.values()
-        self.present = cube["present"].values == 1
+        self.groups = dict(zip(KINDS, together(Version.open, (bias, flat)), strict=True))
+        self._versions = bias, flat
+        self.time, self.night, self.filter, self.imgtype, present = together(
+            lambda name: cube[name].values, ("time", "night", "filter", "imgtype", "present")
+        )
+        self.present = present == 1
 
     @cached_property
     def shelves(self) -> dict[str, Shelf]:
         """Masters to choose from."""
-        return {kind: open_shelf(version) for kind, version in self._versions.items()}
-
-    @cached_property
-    def _levels(self) -> NDArray[np.float64]:
-        return np.asarray(array_of(self.groups["flat"], "level")[...], np.float64)
+        return dict(zip(KINDS, together(open_shelf, self._versions), strict=True))
 
     def choose(self, time: int, ccd: int) -> Choice:
         """Choose the masters of an exposure, by index, and CCD, by label.
@@ -122,7 +122,7 @@ class Calibrator:
                 what = f"{shelf.group} of CCD {ccd}" + ("" if kind == "bias" else f", {FILTERS[band]}")
                 raise ValueError(f"no {what} within {self.recipe['science']['validity']} days, of the same epoch")
             rows[kind], flagged[kind] = chosen
-        k = 1.0 / float(self._levels[rows["flat"], band, ccd - 1])
+        k = 1.0 / float(self.shelves["flat"].level[rows["flat"], band, ccd - 1])
         _, pocket = self._pocket(time, ccd)
         return Choice(ccd, rows["bias"], rows["flat"], band, k, flagged["bias"], flagged["flat"], pocket)
 
@@ -155,16 +155,17 @@ class Calibrator:
 
     def images(self, choice: Choice, names: Iterable[str], where: Where) -> dict[tuple[str, str], NDArray[Any]]:
         """Read the parts of masters that results need, each (quadrant, y, x)."""
-        needed = {image for name in names for image in NEEDS[name]}
-        return {image: self._image(image, choice, where) for image in sorted(needed)}
+        needed = sorted({image for name in names for image in NEEDS[name]})
+        return dict(zip(needed, together(lambda image: self.image(image, choice, where), needed), strict=True))
 
-    def _image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
-        """Read the rectangle that holds the indices, then these."""
+    def image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
+        """Read part of a master's image: the box that holds the indices, then these; (quadrant, y, x)."""
         kind, name = image
-        rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in (where.y, where.x))
-        region: tuple[Any, ...] = (*choice.place(kind), slice(None), rows, columns)
+        indices = where.quadrant, where.y, where.x
+        hulls = [slice(int(i.min()), int(i.max()) + 1) for i in indices]
+        region: tuple[Any, ...] = (*choice.place(kind), *hulls)
         whole = np.asarray(array_of(self.groups[kind], name)[region])
-        part = np.ascontiguousarray(whole[np.ix_(where.quadrant, where.y - rows.start, where.x - columns.start)])
+        part = np.ascontiguousarray(whole[np.ix_(*(i - h.start for i, h in zip(indices, hulls, strict=True)))])
         if self.starflat is None or image not in FLATS:
             return part
         factor = self.starflat.factor(choice.band, choice.ccd, where.quadrant, where.y, where.x)
@@ -234,7 +235,7 @@ class Calibrator:
     @cached_property
     def _fitted(self) -> FittedPockets | None:
         name = self.recipe["pocket"].get("fit", "")  # recipes of versions made before there were fits
-        return FittedPockets(self._versions["bias"].objects, name) if name else None
+        return FittedPockets(self._versions[0].objects, name) if name else None
 
     def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:
         found = linearity_coefficients(self.cube["time"][[time]], epochs=epochs(self.recipe))
@@ -252,11 +253,12 @@ class Calibrator:
             raise ValueError(f"CCD {choice.ccd} has no {self.recipe['science']['noise']} gain and read noise")
         return [v[where.quadrant].astype(np.float32)[:, np.newaxis, np.newaxis] for v in pair]
 
-    def pixels(self, time: int, ccd: int, where: Where, name: str) -> NDArray[Any]:
-        """Calibrate part of an exposure, by index, and CCD, by label: choose, read and apply; (quadrant, y, x)."""
-        choice = self.choose(time, ccd)
-        level = self.overscan(time, ccd)["level"].values[where.quadrant][:, where.y]
-        return self.apply(time, choice, where, level, self.images(choice, (name,), where), (name,))[name]
+    def pixels(
+        self, time: int, choice: Choice, where: Where, name: str, images: Callable[[], Images]
+    ) -> NDArray[Any]:
+        """Calibrate part of an exposure, by index, with the masters of a choice, when they have come."""
+        level = self.overscan(time, choice.ccd)["level"].values[where.quadrant][:, where.y]
+        return self.apply(time, choice, where, level, images(), (name,))[name]
 
 
 def _without_pocket(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,10 @@ from ztfzarr.masters.calibrations import nearest_master
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.settings import borders
 from ztfzarr.store.group import array_of
+from ztfzarr.store.threads import together
 from ztfzarr.store.versions import Version
+
+TABLES: Final = ("night", "present", "flag", "first_night", "last_night")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Shelf:
     """What there is of a version: ``night`` (night), YYYYMMDD; the rest each (night, [filter,] ccd).
 
     ``made`` and ``flagged``, and the ``first`` and ``last`` night of the exposures used. Of flats only those count
-    as made whose CCD has a level.
+    as made whose CCD has a ``level``; that of biases is 1.
     """
 
     group: str
@@ -29,6 +32,7 @@ class Shelf:
     flagged: NDArray[np.bool_]
     first: NDArray[np.int32]
     last: NDArray[np.int32]
+    level: NDArray[np.float64]
 
     def choose(
         self, time: np.datetime64, night: int, place: tuple[int, ...], recipe: Recipe, kind: str
@@ -65,10 +69,9 @@ class Shelf:
 
 def open_shelf(version: Version) -> Shelf:
     """Read what a version of masters has."""
-    group = version.open()
-    tables = {name: np.asarray(array_of(group, name)[...]) for name in ("night", "present", "flag")}
-    made = tables["present"] == 1
-    if version.kind == "flat":
-        made &= np.isfinite(np.asarray(array_of(group, "level")[...]))
-    first, last = (np.asarray(array_of(group, name)[...]) for name in ("first_night", "last_night"))
-    return Shelf(version.group, tables["night"], made, (tables["flag"] != 0).any(axis=-1), first, last)
+    group, names = version.open(), TABLES + ("level",) * (version.kind == "flat")
+    found = together(lambda name: np.asarray(array_of(group, name)[...]), names)
+    night, present, flag, first, last = found[: len(TABLES)]
+    level = np.asarray(found[-1] if version.kind == "flat" else np.ones(present.shape), np.float64)
+    made = (present == 1) & np.isfinite(level)
+    return Shelf(version.group, night, made, (flag != 0).any(axis=-1), first, last, level)

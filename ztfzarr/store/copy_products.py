@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ztfzarr.errors import RecipeError, StoreError
 from ztfzarr.store.check import Selection
 from ztfzarr.store.copy import MARK_FILES, CopyReport, Done, Step, copy_object
-from ztfzarr.store.entries import Entry, mark_entries
+from ztfzarr.store.entries import Entry, mark_entries, update_row
 from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import FILTERS, row_coordinates
@@ -26,6 +27,9 @@ from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version, made, prepare_version, versions_of
 
 Place = tuple[int, ...]
+
+# What a night's levels are against, of all its CCDs together: no entry's own.
+REFERENCE: Final = ("led_reference", "reference")
 
 
 def copy_products(
@@ -41,6 +45,7 @@ def copy_products(
 
     Parameters and results as :func:`ztfzarr.store.copy.copy_raw`, one report a version. A version that is in
     ``dest`` with another recipe is refused whole; entries whose night or exposure ``dest`` lacks are left out.
+    Flats bring what their night's levels are against, and are refused where ``dest`` has frozen another reference.
     """
     reports = []
     for version in versions_of(source):
@@ -58,6 +63,7 @@ def copy_products(
             _copy_starflat(version, theirs, report)
             continue
         todo = list(_absent(version, theirs, selection or Selection(), report))
+        todo = _of_one_reference(version, theirs, todo, report)
         step(f"copy {version.group}", len(todo))
         _copy_entries(EntryCopier(version, theirs), todo, report, workers or len(os.sched_getaffinity(0)), done)
     return reports
@@ -92,6 +98,37 @@ def _absent(
             report.there += 1
         else:
             yield place, (row, *place[1:])
+
+
+def _of_one_reference(
+    version: Version, theirs: Version, todo: list[tuple[Place, Place]], report: CopyReport
+) -> list[tuple[Place, Place]]:
+    """Give the destination's nights the reference of their levels; without the entries where it has another."""
+    if not todo or REFERENCE[0] not in arrays_of(version.document):
+        return todo
+    group, nights, refused = version.open(), _keys(version)[0], set()
+    for row, dest_row in sorted({(place[0], dest_place[0]) for place, dest_place in todo}):
+        ours = {name: np.asarray(array_of(group, name)[row]) for name in REFERENCE}
+        try:
+            update_row(theirs, dest_row, REFERENCE, partial(_adopted, ours))
+        except StoreError as error:
+            refused.add(row)
+            report.refused.append((f"night {nights[row]}", str(error)))
+    return [places for places in todo if places[0][0] not in refused]
+
+
+def _adopted(ours: dict[str, NDArray[Any]], there: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what to write of a night's reference: nothing if it is there, or there is none to bring."""
+    levels, theirs = ours[REFERENCE[0]], there[REFERENCE[0]]
+    if np.isnan(levels).all() or np.array_equal(levels, theirs, equal_nan=True):
+        return {}
+    if np.isnan(theirs).all():
+        return ours
+    named = [", ".join(map(str, np.flatnonzero(t["reference"] == 1) + 1)) for t in (ours, there)]
+    raise StoreError(
+        f"levels against CCDs {named[0]}, in the destination against CCDs {named[1]} or other flats of them: "
+        "expected the same reference, which is frozen; copy to another store, or make these flats there"
+    )
 
 
 def _keys(version: Version) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -147,7 +184,7 @@ class EntryCopier:
         for name, metadata in arrays_of(self.version.document).items():
             dims = metadata["dimension_names"]
             coordinate = name in row_coordinates(self.version.kind) or self.version.product.rows not in dims
-            if name != "present" and not coordinate and not _is_sharded(metadata):
+            if name not in ("present", *REFERENCE) and not coordinate and not _is_sharded(metadata):
                 index = tuple(at.get(d, slice(None)) for d in dims)
                 tables[name] = np.asarray(array_of(group, name)[index])[()]
         return tables

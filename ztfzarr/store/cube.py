@@ -12,7 +12,8 @@ from xarray.core import indexing
 
 from ztfzarr.store.decoded import DecodedArray
 from ztfzarr.store.group import existing_document
-from ztfzarr.store.objects import Objects, StoreLike, open_objects
+from ztfzarr.store.labelled import open_group
+from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.raw import DATA, GROUP
 from ztfzarr.store.template import arrays_of
 
@@ -46,8 +47,8 @@ def open_cube(store: StoreLike, *, storage_options: Mapping[str, str] | None = N
         If it cannot be reached, or does not let us in.
     """
     objects = open_objects(store, storage_options)
-    arrays = arrays_of(existing_document(objects))
-    dataset = _open_plain(objects)
+    document = existing_document(objects)
+    arrays, dataset = arrays_of(document), open_group(objects, GROUP, document, without=STORAGE)
     opening = uuid.uuid4().hex
     for name, first_image in (("raw", 0), ("overscan", 4)):
         attributes = {"long_name": DATA[name].long_name.split(" as ")[0], "units": "DN"}
@@ -58,12 +59,3 @@ def open_cube(store: StoreLike, *, storage_options: Mapping[str, str] | None = N
     if np.all(time[1:] >= time[:-1]):
         return dataset
     return dataset.isel(time=np.argsort(time, kind="stable"))
-
-
-def _open_plain(objects: Objects) -> xr.Dataset:
-    # By the group's own path: with group= xarray looks for consolidated metadata of the store's root first.
-    store = objects.zarr_store(read_only=True, path=GROUP)
-    dataset: xr.Dataset = xr.open_zarr(
-        store, chunks=None, consolidated=True, zarr_format=3, drop_variables=STORAGE
-    )
-    return dataset

@@ -20,13 +20,13 @@ from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.raw import GROUP, UNKNOWN_DITHER, file_key
-from ztfzarr.store.scales import FILES_HELD, Scales, held_scales
+from ztfzarr.store.scales import FILES_HELD, Dither, Scales, held_scales, row_of
 from ztfzarr.store.shard import Position, decode_chunk, read_chunks, shard_format
 from ztfzarr.store.threads import in_flight, windowed
 
-# Requests under way at once, which an object store answers together: a cutout of 50 exposures is 150 of them.
-FETCHERS: Final = 128
 FILES_AHEAD: Final = 64
+# Requests under way at once, which an object store answers together: with the dithers, three for each file.
+FETCHERS: Final = 1 + 3 * FILES_AHEAD
 PIXELS_AHEAD: Final = 2**28  # fetched and not yet decoded: 0.2 GB as stored
 DECODES_AHEAD: Final = 64
 
@@ -120,22 +120,23 @@ class DecodedArray(LazyArray):
         time, ccd, quadrant, y, x = picked
         rows, columns = self.forms[self.name].chunk[3:]
         block = Block(time, ccd, quadrant, _spans(y, rows), _spans(x, columns))
-        dithers = self._dithers(block)
+        files = self._files(block)
         absent = np.ones(values.shape[:2], bool)
-        for place in dithers:
+        for place in files:
             absent[place] = False
         values[absent] = np.nan
         begin = partial(self._begin, block, values)
         chunk = int(np.prod(self.forms[self.name].chunk))
         ahead = min(FILES_AHEAD, max(2, PIXELS_AHEAD // (chunk * len(block.positions))))
-        tiles = (tile for found in in_flight(begin, dithers.items(), ahead) for tile in found.result())
+        tiles = (tile for found in in_flight(begin, files.items(), ahead) for tile in found.result())
         for _ in windowed(_decoders(), self._decode, tiles, DECODES_AHEAD):
             pass
 
-    def _dithers(self, block: Block) -> dict[tuple[int, int], NDArray[np.int16]]:
-        """Return ``zdither`` (image) of the files that are present, by their indices in the block.
+    def _files(self, block: Block) -> dict[tuple[int, int], Dither]:
+        """Return what gives ``zdither`` (image) of each file that is present, by its indices in the block.
 
-        Present is read first, the reverse of the writers' order: what is marked has its other entries.
+        Present is read first, the reverse of the writers' order: what is marked has its other entries. These are
+        asked for here, and with the files.
         """
         if block.time.size * block.ccd.size <= FILES_HELD:
             held = {
@@ -143,30 +144,32 @@ class DecodedArray(LazyArray):
                 for i, t in enumerate(block.time.tolist())
                 for j, c in enumerate(block.ccd.tolist())
             }
-            known = {place: scales.zdither for place, scales in held.items() if scales is not None}
+            known: dict[tuple[int, int], Dither] = {
+                place: partial(np.asarray, scales.zdither) for place, scales in held.items() if scales is not None
+            }
             if len(known) == len(held):
                 return known
-        present, zdither = (self._table(name, block) for name in ("present", "zdither"))
-        return {(int(t), int(c)): zdither[t, c].copy() for t, c in np.argwhere(present == 1)}
+        present = np.argwhere(self._table("present", block) == 1)
+        asked = _fetchers().submit(self._table, "zdither", block)
+        return {(int(t), int(c)): partial(row_of, asked, int(t), int(c)) for t, c in present}
 
     def _begin(
-        self, block: Block, values: NDArray[np.float32], item: tuple[tuple[int, int], NDArray[np.int16]]
+        self, block: Block, values: NDArray[np.float32], item: tuple[tuple[int, int], Dither]
     ) -> Future[list[Tile]]:
         """Ask for all of a file that a block touches, at once.
 
         What waits for others is submitted after them, and threads take work in order: none waits for ever.
         """
-        (i, j), zdither = item
+        (i, j), dither = item
         place = int(block.time[i]), int(block.ccd[j])
-        scales = self._scales(place, zdither)
-        return _fetchers().submit(self._tiles, block, values[i, j], place, zdither, scales)
+        return _fetchers().submit(self._tiles, block, values[i, j], place, dither, self._scales(place, dither))
 
     def _tiles(
         self,
         block: Block,
         out: NDArray[np.float32],
         place: tuple[int, int],
-        zdither: NDArray[np.int16],
+        dither_of: Dither,
         waiting: Callable[[], Scales | None],
     ) -> list[Tile]:
         """Fetch the chunks of a file that a block touches."""
@@ -177,7 +180,7 @@ class DecodedArray(LazyArray):
             return []
         if len(chunks) < len(block.positions):
             out[...] = np.nan
-        key, tiles = self._key(self.name, place), []
+        key, tiles, zdither = self._key(self.name, place), [], dither_of()
         for k, quadrant in enumerate(block.quadrant.tolist()):
             image = self.first_image + quadrant
             dither = int(zdither[image])
@@ -190,7 +193,7 @@ class DecodedArray(LazyArray):
                     tiles.append(Tile(data, y, x, out[k], scales.zscale[image], scales.zzero[image], dither, key))
         return tiles
 
-    def _scales(self, place: tuple[int, int], zdither: NDArray[np.int16]) -> Callable[[], Scales | None]:
+    def _scales(self, place: tuple[int, int], dither: Dither) -> Callable[[], Scales | None]:
         """Ask for the scales of a present file, unless they are held; when called, None if an object is lost."""
         held = held_scales().get((self.opening, *place))
         if held is not None:
@@ -201,8 +204,9 @@ class DecodedArray(LazyArray):
             zscale, zzero = (table.result() for table in asked)
             if zscale is None or zzero is None:
                 return None
-            held_scales().hold((self.opening, *place), Scales(zdither, zscale, zzero))
-            return Scales(zdither, zscale, zzero)
+            found = Scales(dither(), zscale, zzero)
+            held_scales().hold((self.opening, *place), found)
+            return found
 
         return scales
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,8 @@ class Objects(Protocol):
     def get(self, key: str) -> bytes:
         """Return an object's bytes; FileNotFoundError if it is absent."""
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return part of an object's bytes."""
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of an object's bytes, each from a start and of a length; asked for together."""
 
     def get_tail(self, key: str, length: int) -> bytes:
         """Return the last bytes of an object, fewer if it is shorter; FileNotFoundError if it is absent."""
@@ -72,8 +72,14 @@ class Objects(Protocol):
     def children(self, prefix: str) -> list[str]:
         """Return the names directly below ``prefix`` that have something below them, sorted."""
 
-    def zarr_store(self, *, read_only: bool, path: str = "") -> Store:
-        """Return the same space, or what is below ``path``, as a store of zarr's."""
+    def zarr_store(
+        self, *, read_only: bool, path: str = "", first: Mapping[str, bytes | None] | None = None
+    ) -> Store:
+        """Return the same space, or what is below ``path``, as a store of zarr's.
+
+        ``first`` are objects below ``path`` that zarr will ask for one by one, with their bytes where these are
+        known already: an object store is asked for the others at once, and not again.
+        """
 
 
 # How users name a store; one that is open already is taken as it is.
@@ -123,10 +129,10 @@ class LocalObjects:
         """Return a file's bytes; FileNotFoundError if it is absent."""
         return (self.root / key).read_bytes()
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return part of a file's bytes."""
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return parts of a file's bytes."""
         with (self.root / key).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), length, start)
+            return [os.pread(file.fileno(), length, start) for start, length in ranges]
 
     def get_tail(self, key: str, length: int) -> bytes:
         """Return the last bytes of a file."""
@@ -181,7 +187,9 @@ class LocalObjects:
         folder = self.root / prefix
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
-    def zarr_store(self, *, read_only: bool, path: str = "") -> Store:
+    def zarr_store(
+        self, *, read_only: bool, path: str = "", first: Mapping[str, bytes | None] | None = None
+    ) -> Store:
         """Return the folder, or one in it, as a store of zarr's, whose writes are durable."""
         if read_only:
             return LocalStore(self.root / path, read_only=True)

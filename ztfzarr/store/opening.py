@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from ztfzarr.store.labelled import open_group
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.versions import existing_version
 
@@ -34,8 +35,7 @@ def open_version(store: StoreLike, kind: str, version: str = "v1") -> xr.Dataset
         If the store has no such version.
     """
     found = existing_version(open_objects(store), kind, version)
-    group = found.objects.zarr_store(read_only=True, path=found.group)
-    dataset: xr.Dataset = xr.open_zarr(group, chunks=None, consolidated=True, zarr_format=3)
+    dataset = open_group(found.objects, found.group, found.document)
     rows = dataset[found.product.rows].values
     if np.all(rows[1:] >= rows[:-1]):
         return dataset

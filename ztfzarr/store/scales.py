@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -12,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILES_HELD: Final = 512  # 0.4 MB each at full size: a CCD's night, or a month of its biases
+
+
+Dither = Callable[[], NDArray[np.int16]]  # gives ``zdither`` (image) of a file, when it has come
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class HeldScales:
             self._held[key] = scales
             while len(self._held) > self._limit:
                 self._held.popitem(last=False)
+
+
+def row_of(table: Future[NDArray[np.int16]], time: int, ccd: int) -> NDArray[np.int16]:
+    """Return ``zdither`` (image) of a file, once the table has come; it keeps no table of others."""
+    return np.array(table.result()[time, ccd], np.int16)
 
 
 @cache

@@ -150,7 +150,7 @@ def read_chunks(
 ) -> dict[Position, bytes] | None:
     """Read the encoded chunks of a shard at some positions of its grid.
 
-    One request where most of the shard is wanted; else one for the index and one for each run of neighbours.
+    One request where most of the shard is wanted; else one for the index, then one for chunks that lie together.
 
     Returns
     -------
@@ -173,26 +173,8 @@ def read_chunks(
     places = {p: (int(index[p][0]), int(index[p][1])) for p in positions if index[p][0] != MISSING}
     if most:
         return {p: data[start : start + length] for p, (start, length) in places.items()}
-    return _read_runs(objects, key, places)
-
-
-def _read_runs(objects: Objects, key: str, places: dict[Position, tuple[int, int]]) -> dict[Position, bytes]:
-    """Read chunks that follow each other in the object with one request."""
-    runs: list[list[Position]] = []
-    end = -1
-    for position, (start, length) in sorted(places.items(), key=lambda item: item[1]):
-        if start != end:
-            runs.append([])
-        runs[-1].append(position)
-        end = start + length
-    chunks = {}
-    for run in runs:
-        first = places[run[0]][0]
-        data = objects.get_range(key, first, sum(places[p][1] for p in run))
-        for p in run:
-            start, length = places[p]
-            chunks[p] = data[start - first : start - first + length]
-    return chunks
+    found = objects.get_ranges(key, list(places.values())) if places else []
+    return dict(zip(places, found, strict=True))
 
 
 def decode_chunk(form: ShardFormat, chunk: bytes, where: Callable[[], str]) -> NDArray[Any]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def together(act: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Act on all items at once, each in a thread of its own: for few that wait for a store."""
+    with ThreadPoolExecutor(max(1, len(items)), thread_name_prefix="ztfzarr-together") as pool:
+        return list(pool.map(act, items))
 
 
 def windowed(pool: Executor, act: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
