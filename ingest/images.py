@@ -98,7 +98,7 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
         return _scaled_integers(hdu, integers, bitpix)
     if _scaling(hdu) != (1, 0):
         return None
-    zscale, zzero = tiles.scale_and_zero(hdu)
+    zscale, zzero = tiles.scale_and_zero()
     zscale[lossless], zzero[lossless] = 0.0, 0.0
     zdither = _zdither(hdu)
     quantised = ~lossless if lossless.any() else slice(None)
@@ -125,12 +125,12 @@ def _decodes_alike(hdu: Hdu, tiles: Tiles, integers: NDArray[np.int32], zscale: 
     """
     if not integers.size:
         return True
-    blank = hdu.value("ZBLANK")
+    blank = hdu.value("ZBLANK", hdu.value("BLANK"))
     if tiles.has_zblank_column or not np.all(np.isfinite(zscale) & (zscale != 0)):
         return False
     special = set(SPECIAL - {blank})
     if blank not in (None, NULL_CFITSIO, NULL_ASTROPY):
-        special.add(hdu.integer("ZBLANK"))
+        special.add(hdu.integer("ZBLANK" if "ZBLANK" in hdu.cards else "BLANK"))
     return not _holds(integers, special)
 
 
