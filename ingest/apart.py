@@ -130,19 +130,19 @@ def _end_idle() -> None:
 os.register_at_fork(after_in_child=_idle.clear)
 
 
-def serve(answer: Callable[[BinaryIO], tuple[bool, bytes]]) -> None:
+def serve(answer: Callable[[bytes, BinaryIO], tuple[bool, bytes]]) -> None:
     """Answer questions from standard input until it ends: what a process runs.
 
     Parameters
     ----------
     answer : callable
-        Reads one question, and returns whether it is refused, and the answer.
+        Reads one question, of which it is given the first byte, and returns whether it is refused, and the answer.
     """
     source, target = sys.stdin.buffer, sys.stdout.buffer
     target.write(READY)
     target.flush()
-    while source.peek(1):
-        refused, body = answer(source)
+    while first := source.read(1):
+        refused, body = answer(first, source)
         target.write(bytes([refused]) + len(body).to_bytes(8, "big"))
         target.write(body)
         target.flush()

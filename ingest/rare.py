@@ -114,9 +114,10 @@ def decode_standard_input() -> None:
     apart.serve(_answered)
 
 
-def _answered(source: BinaryIO) -> tuple[bool, bytes]:
+def _answered(first: bytes, source: BinaryIO) -> tuple[bool, bytes]:
     """Decode the extensions of one question."""
-    room, count = (int.from_bytes(source.read(8), "big") for _ in range(2))
+    room = int.from_bytes(first + source.read(7), "big")
+    count = int.from_bytes(source.read(8), "big")
     extensions = []
     for _ in range(count):
         index, length = (int.from_bytes(source.read(8), "big") for _ in range(2))

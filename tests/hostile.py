@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import io
+import itertools
 import json
 import multiprocessing as mp
 import os
@@ -243,7 +244,9 @@ def note(tally: Tally, number: int, kind: str, what: str) -> None:
         tally.faults.append((number, what))
 
 
-def run(count: int, *, seed: int = 0, first: int = 0, processes: int = 2, seeds: list[Seed] | None = None) -> Tally:
+def run(
+    count: int, *, seed: int = 0, first: int = 0, processes: int = 2, seeds: list[Seed] | None = None
+) -> Tally:
     """Read ``count`` hostile files."""
     started, tally = time.monotonic(), Tally()
     if seeds is None:
@@ -253,7 +256,7 @@ def run(count: int, *, seed: int = 0, first: int = 0, processes: int = 2, seeds:
     warm(seeds)
     edges = np.linspace(first, first + count, processes + 1).astype(int).tolist()
     context = mp.get_context("fork")
-    readers = [Reader(Case(range(a, b), seed, seeds, known), context) for a, b in zip(edges, edges[1:], strict=False)]
+    readers = [Reader(Case(range(a, b), seed, seeds, known), context) for a, b in itertools.pairwise(edges)]
     while readers:
         readers = [reader for reader in readers if not reader.drain(tally)]
     tally.seconds = time.monotonic() - started

@@ -121,5 +121,6 @@ def _check_products(
         checked.faults += version_faults(version)
         places = made_places(version, selection)
         shown.step(version.group, len(places))
-        checked.faults += entry_faults(version, places, workers=workers, done=shown.advance)
+        found = entry_faults(version, places, workers=workers, done=shown.advance)
+        checked.faults += [fault.text for fault in found]
         checked.entries += len(places)
