@@ -21,7 +21,7 @@ from ztfzarr.geometry import N_HDU
 from ztfzarr.ingest.cards import CARD, card_fields, card_value
 
 BLOCK: Final = 2880
-LONGEST_HEADER: Final = 200 * BLOCK  # a raw file's has four; more is damage, not a header
+LONGEST_HEADER: Final = 40 * BLOCK  # a raw file's has four; the cube keeps as many bytes of each header
 
 # Cards that say how to read the rest: given twice with different values, readers disagree about the file.
 STRUCTURE: Final = re.compile(

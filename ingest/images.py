@@ -20,7 +20,7 @@ from ztfzarr.ingest.tiles import Tiles, read_tiles, row_tiles
 from ztfzarr.kernels.dither import ABSENT, N_RANDOM, NULL_ASTROPY, NULL_CFITSIO
 
 EXACT_FLOAT32: Final = 2**24  # integers up to here are exact in float32
-LARGEST_IMAGE: Final = 2**28  # pixels; a ZTF quadrant has 2^23.2
+LARGEST_FILE: Final = 2**26  # pixels; a ZTF file has 2^25.2, and twice as many would need 1 GB
 SPECIAL: Final = frozenset({NULL_ASTROPY, NULL_CFITSIO, ABSENT})  # what our decoding takes for NaN
 
 
@@ -58,8 +58,8 @@ def image_shape(hdu: Hdu) -> tuple[int, int]:
     if naxis != 2:
         raise RefusedError(f"HDU {hdu.index}: an image of {naxis} dimensions, expected 2")
     ny, nx = hdu.integer(f"{prefix}NAXIS2"), hdu.integer(f"{prefix}NAXIS1")
-    if ny < 1 or nx < 1 or ny * nx > LARGEST_IMAGE:
-        raise RefusedError(f"HDU {hdu.index}: an image of {ny} x {nx} pixels, expected at most 2^28")
+    if ny < 1 or nx < 1 or ny * nx > LARGEST_FILE:
+        raise RefusedError(f"HDU {hdu.index}: an image of {ny} x {nx} pixels, expected at most 2^26")
     return ny, nx
 
 

@@ -144,18 +144,26 @@ def plainly_judged(content: bytes, found: tuple[list[bytes], list[np.ndarray]]) 
     return ""
 
 
+def known(hdu: Hdu, key: str) -> object:
+    """The value of a card; None where it does not parse."""
+    try:
+        return hdu.value(key)
+    except RefusedError:
+        return None
+
+
 def plain_header(hdu: Hdu) -> bytes:
     """The cards that decide how an extension's pixels are read; FITS's defaults where they are absent."""
     patterns = r"BITPIX|NAXIS\d*|[PG]COUNT|BSCALE|BZERO"
     own: dict[str, object] = {}
     if is_compressed(hdu):
         patterns += r"|TFIELDS|(TTYPE|TFORM)\d+|THEAP|Z(IMAGE|CMPTYPE|BITPIX|NAXIS\d*|TILE\d+)"
-        if hdu.integer("ZBITPIX") < 0 and any(hdu.value(f"TTYPE{i}") == "ZSCALE" for i in range(1, 9)):
+        if hdu.integer("ZBITPIX") < 0 and any(known(hdu, f"TTYPE{i}") == "ZSCALE" for i in range(1, 9)):
             patterns += "|Z(QUANTIZ|DITHER0)"
         own = {"ZTILE1": hdu.integer("ZTILE1", hdu.integer("ZNAXIS1")), "ZTILE2": hdu.integer("ZTILE2", 1)}
         own |= {"ZNAME1": "'BLOCKSIZE'", "ZNAME2": "'BYTEPIX'"}
         own |= dict(zip(("ZVAL1", "ZVAL2"), rice_parameters(hdu), strict=True)) if algorithm(hdu) in RICE else {}
-    blank = hdu.value("ZBLANK", hdu.value("BLANK"))
+    blank = next((known(hdu, key) for key in ("ZBLANK", "BLANK") if known(hdu, key) is not None), None)
     if isinstance(blank, int) and -(2**31) <= blank < 2**31:
         own["ZBLANK" if is_compressed(hdu) else "BLANK"] = blank
     cards = [f"XTENSION= {str(hdu.value('XTENSION'))!r:20}"]

@@ -41,13 +41,14 @@ NUMBERS = [
     10**69,
 ]
 TEXTS = [
-    "NaN", "INF", "1E400", "-1.5D309", "1e", "T", "F", "'text'", "'unclosed", "''", "", "/", "0x10", "1 2", "(1, 2)",
-    "'../../etc/passwd'", "'\x1b[2J'", "'a''b'", "+", ".", "9" * 70, "'" + "x" * 67 + "&'", "\xe9\xff", "\0",
+    "NaN", "INF", "1E400", "-1.5D309", "1e", "T", "F", "'text'", "'unclosed", "''", "", "/", "0x10", "1 2",
+    "(1, 2)", "'../../etc/passwd'", "'\x1b[2J'", "'a''b'", "+", ".", "9" * 70, "'" + "x" * 67 + "&'", "\xe9", "\0",
 ]  # fmt: skip
 OFTEN = [
     "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT", "TFIELDS", "TTYPE1", "TFORM1", "TTYPE2",
     "TFORM2", "TTYPE3", "TFORM3", "THEAP", "BSCALE", "BZERO", "BLANK", "ZIMAGE", "ZCMPTYPE", "ZBITPIX", "ZNAXIS",
-    "ZNAXIS1", "ZNAXIS2", "ZTILE1", "ZTILE2", "ZNAME1", "ZVAL1", "ZNAME2", "ZVAL2", "ZQUANTIZ", "ZDITHER0", "ZBLANK",
+    "ZNAXIS1", "ZNAXIS2", "ZTILE1", "ZTILE2", "ZNAME1", "ZVAL1", "ZNAME2", "ZVAL2", "ZQUANTIZ", "ZDITHER0",
+    "ZBLANK",
 ]  # fmt: skip
 SELDOM = [
     "SIMPLE", "NAXIS3", "TTYPE4", "TFORM4", "TSCAL1", "TZERO1", "TDIM1", "TNULL1", "EXTEND", "GROUPS", "ZSCALE",
@@ -308,7 +309,8 @@ def one(rng: np.random.Generator, parts: list[Part]) -> Part:
 
 CHANGES: dict[Callable[[np.random.Generator, list[Part]], None], int] = {
     changed_card: 8, extra_card: 3, removed_card: 3, duplicated_card: 2, swapped_cards: 1, digits: 4,
-    header_bytes: 2, many_cards: 1, cut_header: 1, descriptor: 6, flipped_bits: 5, run_of_bytes: 4, length_of_data: 1, hdus: 1,
+    header_bytes: 2, many_cards: 1, cut_header: 1, descriptor: 6, flipped_bits: 5, run_of_bytes: 4,
+    length_of_data: 1, hdus: 1,
 }  # fmt: skip
 
 

@@ -308,7 +308,7 @@ BAD: dict[str, Bad] = {
     ),
     "image without pixels": Bad(
         with_images([*noise()[:5], np.zeros((24, 0), np.float32), *noise()[6:]]),
-        "HDU 6: an image of 24 x 0 pixels, expected at most 2^28",
+        "HDU 6: an image of 24 x 0 pixels, expected at most 2^26",
     ),
     # Pixels that float32 does not hold.
     "int32 beyond 2^24": Bad(

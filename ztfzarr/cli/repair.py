@@ -9,6 +9,7 @@ import click
 
 from ztfzarr.cli.options import counted, print_json, reporting, selecting, source_options, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.ingest.repair import RepairReport
@@ -69,13 +70,13 @@ def _told(done: list[RepairReport | RemakeReport], as_json: bool, quiet: bool) -
     for report in done:
         counts |= {name: value for name, value in asdict(report).items() if name in counts}
     for line in refused:
-        click.echo(f"refused {line}", err=True)
+        say(f"refused {line}", err=True)
     if as_json:
         print_json(counts | {"rewritten": rewritten, "refused": refused})
     elif not quiet:
         for line in rewritten:
-            click.echo(f"rewrote {line}")
+            say(f"rewrote {line}")
         parts = [counted(counts["files"], "file")] if len(done) > 1 else []
         parts += [f"{counts['entries']} entries of products"] if counts["entries"] or not parts else []
-        click.echo(f"checked {', '.join(parts)}: {len(rewritten)} rewritten, {len(refused)} refused")
+        say(f"checked {', '.join(parts)}: {len(rewritten)} rewritten, {len(refused)} refused")
     return 1 if refused else 0

@@ -202,6 +202,7 @@ def _band(version: Version, shot: Shot) -> int:
 
 def _written(version: Version, staged: Staged, entry: Entry, damaged: set[str]) -> dict[str, str]:
     """Write damaged objects of an entry, once all that is whole came out as it is; return their keys by array."""
+    check_same(version)
     _check_same_inputs(_record(version, entry.place), json.loads(entry.tables["provenance"]))
     for name in version.pixels if damaged else ():
         key = shard_key(version, name, entry.place)
