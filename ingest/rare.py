@@ -62,7 +62,7 @@ def astropy_images(hdus: Sequence[Hdu], content: memoryview) -> list[Image]:
         check_sums(hdu, content)
     tiled = [hdu for hdu in hdus if hdu.value("ZIMAGE") is not None]
     for hdu in tiled:
-        if algorithm(hdu) in COMPILED and not has_sums(hdu):
+        if algorithm(hdu) == "PLIO_1" or (algorithm(hdu) in COMPILED and not has_sums(hdu)):
             check_tiles(hdu, content)
     if tiled:
         return _in_a_process(hdus, content)

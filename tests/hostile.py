@@ -27,6 +27,7 @@ import numpy as np
 from astropy.io import fits
 from mutations import Seed, digest, known_images, make_seeds, mutant
 from peers import same_bits
+from test_forms import FORMS
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.ingest.fill import read_file
@@ -258,8 +259,9 @@ def run(
     """Read ``count`` hostile files."""
     started, tally = time.monotonic(), Tally()
     if seeds is None:
+        forms = [form for form in FORMS if shutil.which("fpack") or not form.marks]
         with tempfile.TemporaryDirectory() as folder:
-            seeds = make_seeds(Path(folder), have_fpack=shutil.which("fpack") is not None)
+            seeds = make_seeds(Path(folder), forms)
     known = known_images(seeds)
     warm(seeds)
     edges = np.linspace(first, first + count, processes + 1).astype(int).tolist()

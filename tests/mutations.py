@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from rawfiles import find_hdus, raw_name
-from test_forms import FORMS, Form, write_form
+from test_forms import Form, write_form
 
 CARD, BLOCK = 80, 2880
 LEFT_TO_ASTROPY = ("fpack -h", "fpack -w", "fpack -t", "fpack -p", "fpack -g -t", "HCOMPRESS", "NOCOMPRESS")
@@ -134,10 +134,10 @@ class Seed:
         return [Part(bytearray(header), bytearray(data)) for header, data in self.parts]
 
 
-def make_seeds(folder: Path, *, have_fpack: bool) -> list[Seed]:
+def make_seeds(folder: Path, forms: Sequence[Form]) -> list[Seed]:
     """A file of every form, without checksums: they would refuse nearly all that follows."""
     seeds = []
-    for i, form in enumerate(form for form in FORMS if have_fpack or not form.marks):
+    for i, form in enumerate(forms):
         path = write_form(form, folder, raw_name(i))
         content = path.read_bytes()
         parts = []
