@@ -90,7 +90,7 @@ class Hdu:
         value = self.value(key, "")
         if not isinstance(value, str):
             raise RefusedError(f"HDU {self.index}: {key} = {value!r}, expected text")
-        return value.strip()
+        return value  # without the blanks after it; those before it count (FITS 4.0 §4.2.1.1)
 
 
 def read_hdus(read_at: ReadAt, size: int) -> list[Hdu]:

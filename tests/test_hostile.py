@@ -175,6 +175,33 @@ def test_blank_of_quantised_floats(tmp_path: Path) -> None:
     assert not np.isnan(before[4][2, 3])
 
 
+@pytest.mark.parametrize(
+    ("form", "cards"),
+    [
+        (QUANTISED, {"ZQUANTIZ": "'NONE'"}),
+        (Form("noise", "astropy GZIP_2 -1"), {"ZQUANTIZ": "'NONE'"}),
+        (Form("int32", "astropy RICE_1 -1"), {"ZBITPIX": "-32"}),
+        pytest.param(Form("odd", "fpack -g -q 0"), {"ZBLANK": "0"}, marks=pytest.mark.fpack),
+        pytest.param(Form("odd", "fpack -g2 -q 0"), {"ZBLANK": "7"}, marks=pytest.mark.fpack),
+    ],
+    ids=["no dither by another name", "of undithered", "integers called floats", "zero is none", "seven is none"],
+)
+def test_cards_that_change_what_astropy_reads(form: Form, cards: dict[str, str], tmp_path: Path) -> None:
+    path = with_cards(write_form(form, tmp_path, raw_name()), 4, **cards)
+    expected = astropy_reads(path)
+    assert all(same_bits(a, b) for a, b in zip(hostile.pixels_of(path)[1], expected, strict=True))
+
+
+def test_a_line_of_hundreds_of_digits(tmp_path: Path) -> None:
+    path = with_cards(write_form(Form("int32", "plain"), tmp_path, raw_name()), 5, BZERO="1E308")
+    assert refusal(path).startswith("HDU 5: integers up to 1e+308, expected at most 2^24")
+
+
+def test_a_format_that_begins_with_a_blank(tmp_path: Path) -> None:
+    path = with_cards(write_form(QUANTISED, tmp_path, raw_name()), 5, TFORM1="' PB(9)'")
+    assert refusal(path) == "HDU 5: TFORM1 = ' PB(9)' is no column format of an image"
+
+
 @pytest.mark.fpack
 @pytest.mark.parametrize("length", [3000, 32767, -5])
 def test_a_list_longer_than_its_tile(length: int, tmp_path: Path) -> None:
