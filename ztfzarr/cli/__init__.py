@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "export": ("ztfzarr.cli.export", "Write a product of a store as FITS files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
     "copy": ("ztfzarr.cli.copy", "Copy part of a store to another."),
-    "repair": ("ztfzarr.cli.repair", "Write what is damaged in the cube again, from the raw files."),
+    "repair": ("ztfzarr.cli.repair", "Write what is damaged in a store again."),
 }
 
 EXIT_STATUS: Final = """\b
