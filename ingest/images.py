@@ -97,6 +97,9 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
         return None  # integers that call themselves floats
     integers, lossless = read_tiles(hdu, tiles, content, shape, bitpix)
     if bitpix > 0:
+        lowest = 0 if bitpix == 8 else -(2 ** (bitpix - 1))
+        if integers.min() < lowest or integers.max() >= lowest + 2**bitpix:
+            raise RefusedError(f"HDU {hdu.index}: pixels beyond the range of ZBITPIX {bitpix}")
         return _scaled_integers(hdu, integers, bitpix)
     if _scaling(hdu) != (1, 0) or (tiles.zscale is None and _holds_blank(hdu, integers.view(np.float32))):
         return None

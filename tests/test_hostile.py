@@ -192,6 +192,11 @@ def test_cards_that_change_what_astropy_reads(form: Form, cards: dict[str, str],
     assert all(same_bits(a, b) for a, b in zip(hostile.pixels_of(path)[1], expected, strict=True))
 
 
+def test_integers_beyond_their_type(tmp_path: Path) -> None:
+    path = with_cards(write_form(Form("int32", "astropy RICE_1 -1"), tmp_path, raw_name()), 5, ZBITPIX="16")
+    assert refusal(path) == "HDU 5: pixels beyond the range of ZBITPIX 16"
+
+
 def test_a_line_of_hundreds_of_digits(tmp_path: Path) -> None:
     path = with_cards(write_form(Form("int32", "plain"), tmp_path, raw_name()), 5, BZERO="1E308")
     assert refusal(path).startswith("HDU 5: integers up to 1e+308, expected at most 2^24")
