@@ -1,6 +1,6 @@
-"""Figures of a cube of a million exposures: opening it, selecting a night, reading a few rows, marking a file.
+"""Figures of cubes of up to a million exposures: opening, selecting a night, reading a few rows, adding a night.
 
-    python benchmarks/million.py [--folder DIR] [--exposures N]
+    python benchmarks/million.py [--folder DIR] [--exposures N …]
 
 Metadata and coordinates are of full length, written in blocks; a handful of files are really there. Prints
 Markdown; docs/benchmarks.md holds a run.
@@ -9,10 +9,12 @@ Markdown; docs/benchmarks.md holds a run.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,14 @@ import xarray as xr
 
 import ztfzarr
 from ztfzarr.geometry import FULL_SHAPE
+from ztfzarr.ingest.names import parse_name
+from ztfzarr.ingest.plan import Report, files_to_fill
+from ztfzarr.ingest.scan import RawFile
+from ztfzarr.ingest.sources import Source
 from ztfzarr.store.listing import nights
 from ztfzarr.store.objects import Objects, open_objects
 from ztfzarr.store.raw import COORDINATES, DOCUMENT, GROUP
-from ztfzarr.store.register import FilledFile, create_raw, existing_document, fill, mark
+from ztfzarr.store.register import Exposure, FilledFile, create_raw, existing_document, fill, mark, register
 from ztfzarr.store.template import ROW_CHUNK, arrays_of, dumped, resized
 from ztfzarr.store.writing import writable_arrays
 
@@ -33,6 +39,7 @@ FIRST = np.datetime64("2018-03-01")
 CCD = 6
 FILES = 4
 OVERSCAN = 30
+SHARD_BYTES = 4e6  # a file's pixels have more, a table's chunk less
 
 
 def build(path: Path | str, exposures: int, shape: tuple[int, int] = FULL_SHAPE) -> list[int]:
@@ -129,37 +136,74 @@ def night_of(exposure: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", help="where to make the store (0.2 GB); default the temporary folder")
-    parser.add_argument("--exposures", type=int, default=1_000_000)
+    parser.add_argument("--folder", help="where to make the stores (0.2 GB); default the temporary folder")
+    parser.add_argument("--exposures", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
-        store = Path(scratch) / "million.zarr"
-        present = build(store, arguments.exposures)
-        print(f"{arguments.exposures:,} exposures; {_megabytes()} MB resident at most while it was made\n")
-        print("| | seconds |\n|---|---|")
-        report(store, present)
-        print(f"\n{_megabytes()} MB resident at most")
+    columns = {}
+    for exposures in arguments.exposures:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
+            # Processes of their own, for their memory.
+            columns[exposures] = _in_a_process(_measured, Path(scratch) / "cube.zarr", exposures)
+    print("| exposures | " + " | ".join(f"{n:,}" for n in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for label in next(iter(columns.values())):
+        print(f"| {label} | " + " | ".join(f"{column[label]:.3g}" for column in columns.values()) + " |")
 
 
-def report(store: Path, present: list[int]) -> None:
-    cube = _timed("`open_cube`", lambda: ztfzarr.open_cube(store))
-    plain = _timed("`xr.open_zarr(chunks=None)`", lambda: xr.open_zarr(store / "raw", chunks=None, zarr_format=3))
+def _in_a_process(act: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(act, *arguments).result()
+
+
+def _measured(store: Path, exposures: int) -> dict[str, float]:
+    """Build a store in a process of its own, measure it here."""
+    present = _in_a_process(build, store, exposures)
+    before = _megabytes()
+    found = report(store, present)
+    sizes = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
+    tables = sum(size for size in sizes if size < SHARD_BYTES) / 1e6
+    return found | {"MB of metadata and tables": tables, "MB resident beyond the libraries": _megabytes() - before}
+
+
+def report(store: Path, present: list[int]) -> dict[str, float]:
+    """Seconds of what readers and writers do, once."""
+    found: dict[str, float] = {}
+
+    def timed(label: str, act: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = act()
+        found[label] = time.perf_counter() - started
+        return result
+
+    cube = timed("`open_cube`, s", lambda: ztfzarr.open_cube(store))
+    plain = timed("`xr.open_zarr(chunks=None)`", lambda: xr.open_zarr(store / "raw", chunks=None, zarr_format=3))
     select = night_of(present[0])
-    night = _timed("select a night", lambda: cube.isel(time=np.flatnonzero(cube.night.values == select)))
-    _timed("select a night, plainly", lambda: plain.isel(time=np.flatnonzero(plain.night.values == select)))
+    night = timed("select a night", lambda: cube.isel(time=np.flatnonzero(cube.night.values == select)))
+    timed("select a night, plainly", lambda: plain.isel(time=np.flatnonzero(plain.night.values == select)))
     rows = night.raw.sel(ccd=CCD, quadrant=2).isel(y=slice(100, 110))
-    _timed(f"10 rows of a quadrant, {night.sizes['time']} exposures, {FILES} of them there", rows.load)
-    _timed("`ztfzarr ls`", lambda: nights(store))
-    _timed("`ztfzarr find`", lambda: ztfzarr.find(store, 100.0, 20.0))
+    timed(f"10 rows of a quadrant, a night of which {FILES} are there", rows.load)
+    timed("`ztfzarr ls`", lambda: nights(store))
+    timed("`ztfzarr find`", lambda: ztfzarr.find(store, 100.0, 20.0))
     objects, again = open_objects(store), [_filled(number) for number in present]
-    _timed("mark a file", lambda: mark(objects, again))
+    timed("mark files", lambda: mark(objects, again))
+    files = new_night(cube.sizes["time"])
+    with ThreadPoolExecutor(2) as pool:
+        timed(f"plan a night of {NIGHT} files", lambda: files_to_fill(objects, pool, files, Report(), check=False))
+    exposures = [Exposure(file.name.exposure, file.coordinates) for file in files]
+    timed(f"register a night of {NIGHT} exposures", lambda: register(objects, exposures))
+    return found
 
 
-def _timed(label: str, act: Callable[[], Any]) -> Any:
-    started = time.perf_counter()
-    result = act()
-    print(f"| {label} | {time.perf_counter() - started:.2f} |")
-    return result
+def new_night(exposures: int) -> list[RawFile]:
+    """What a scan would say of the files of CCD 6 of the night after the last."""
+    values = _coordinates((exposures // NIGHT + 1) * NIGHT + np.arange(NIGHT))
+    files = []
+    for i, number in enumerate(values["exposure"].tolist()):
+        name = parse_name(f"ztf_{number}_000000_bi_c{CCD:02d}_b.fits.fz")
+        own = {key: value[i] for key, value in values.items()} | {"imgtype": "bias", "filter": "bi", "field": 0}
+        shape = (*FULL_SHAPE, OVERSCAN)
+        files.append(RawFile(Source(f"{number}.fits"), 1, name, own, shape, (6.2,) * 4, (9.5,) * 4))
+    return files
 
 
 def _megabytes() -> int:

@@ -21,7 +21,7 @@ from ztfzarr.geometry import N_HDU
 from ztfzarr.ingest.cards import CARD, card_fields, card_value
 
 BLOCK: Final = 2880
-LONGEST_HEADER: Final = 200 * BLOCK  # a raw file's has four; more is damage, not a header
+LONGEST_HEADER: Final = 40 * BLOCK  # a raw file's has four; the cube keeps as many bytes of each header
 
 # Cards that say how to read the rest: given twice with different values, readers disagree about the file.
 STRUCTURE: Final = re.compile(
@@ -90,7 +90,7 @@ class Hdu:
         value = self.value(key, "")
         if not isinstance(value, str):
             raise RefusedError(f"HDU {self.index}: {key} = {value!r}, expected text")
-        return value.strip()
+        return value  # without the blanks after it; those before it count (FITS 4.0 §4.2.1.1)
 
 
 def read_hdus(read_at: ReadAt, size: int) -> list[Hdu]:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ztfzarr.errors import RefusedError
 from ztfzarr.ingest.hdus import Hdu
 from ztfzarr.ingest.rare import astropy_images
-from ztfzarr.ingest.tiles import Tiles, read_tiles, row_tiles
+from ztfzarr.ingest.tiles import RICE, Tiles, algorithm, read_tiles, row_tiles
 from ztfzarr.kernels.dither import ABSENT, N_RANDOM, NULL_ASTROPY, NULL_CFITSIO
 
 EXACT_FLOAT32: Final = 2**24  # integers up to here are exact in float32
-LARGEST_IMAGE: Final = 2**28  # pixels; a ZTF quadrant has 2^23.2
+LARGEST_FILE: Final = 2**26  # pixels; a ZTF file has 2^25.2, and twice as many would need 1 GB
 SPECIAL: Final = frozenset({NULL_ASTROPY, NULL_CFITSIO, ABSENT})  # what our decoding takes for NaN
 
 
@@ -58,8 +58,8 @@ def image_shape(hdu: Hdu) -> tuple[int, int]:
     if naxis != 2:
         raise RefusedError(f"HDU {hdu.index}: an image of {naxis} dimensions, expected 2")
     ny, nx = hdu.integer(f"{prefix}NAXIS2"), hdu.integer(f"{prefix}NAXIS1")
-    if ny < 1 or nx < 1 or ny * nx > LARGEST_IMAGE:
-        raise RefusedError(f"HDU {hdu.index}: an image of {ny} x {nx} pixels, expected at most 2^28")
+    if ny < 1 or nx < 1 or ny * nx > LARGEST_FILE:
+        raise RefusedError(f"HDU {hdu.index}: an image of {ny} x {nx} pixels, expected at most 2^26")
     return ny, nx
 
 
@@ -93,12 +93,17 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
     tiles = row_tiles(hdu, content, shape)
     if tiles is None or bitpix not in (8, 16, 32, -32) or (bitpix > 0 and tiles.zscale is not None):
         return None
+    if bitpix < 0 and tiles.zscale is None and algorithm(hdu) in RICE:
+        return None  # integers that call themselves floats
     integers, lossless = read_tiles(hdu, tiles, content, shape, bitpix)
     if bitpix > 0:
+        lowest = 0 if bitpix == 8 else -(2 ** (bitpix - 1))
+        if integers.min() < lowest or integers.max() >= lowest + 2**bitpix:
+            raise RefusedError(f"HDU {hdu.index}: pixels beyond the range of ZBITPIX {bitpix}")
         return _scaled_integers(hdu, integers, bitpix)
-    if _scaling(hdu) != (1, 0):
+    if _scaling(hdu) != (1, 0) or (tiles.zscale is None and _holds_blank(hdu, integers.view(np.float32))):
         return None
-    zscale, zzero = tiles.scale_and_zero(hdu)
+    zscale, zzero = tiles.scale_and_zero()
     zscale[lossless], zzero[lossless] = 0.0, 0.0
     zdither = _zdither(hdu)
     quantised = ~lossless if lossless.any() else slice(None)
@@ -109,7 +114,7 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
 
 def _zdither(hdu: Hdu) -> int | None:
     """Return the dither of an image as the cube stores it; None if it is none that the standard knows."""
-    sign = {"SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": -1, "NO_DITHER": 0, "NONE": 0}
+    sign = {"SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": -1, "NO_DITHER": 0}
     method = sign.get(hdu.text_value("ZQUANTIZ") or "NO_DITHER")
     if method == 0 or method is None:
         return method
@@ -125,13 +130,19 @@ def _decodes_alike(hdu: Hdu, tiles: Tiles, integers: NDArray[np.int32], zscale: 
     """
     if not integers.size:
         return True
-    blank = hdu.value("ZBLANK")
+    blank = hdu.value("ZBLANK", hdu.value("BLANK"))
     if tiles.has_zblank_column or not np.all(np.isfinite(zscale) & (zscale != 0)):
         return False
     special = set(SPECIAL - {blank})
     if blank not in (None, NULL_CFITSIO, NULL_ASTROPY):
-        special.add(hdu.integer("ZBLANK"))
+        special.add(hdu.integer("ZBLANK" if "ZBLANK" in hdu.cards else "BLANK"))
     return not _holds(integers, special)
+
+
+def _holds_blank(hdu: Hdu, floats: NDArray[np.float32]) -> bool:
+    """Say whether lossless floats hold the value that astropy takes for none; CFITSIO writes one, beyond use."""
+    blank = hdu.value("ZBLANK", hdu.value("BLANK"))
+    return blank is not None and bool(np.any(floats == np.float64(hdu.number("ZBLANK", hdu.number("BLANK", 0)))))
 
 
 def _holds(integers: NDArray[np.int32], values: Iterable[int]) -> bool:
@@ -184,7 +195,7 @@ def _scaled_integers(hdu: Hdu, integers: NDArray[np.int32], bitpix: int) -> Stor
 def _check_exact(hdu: Hdu, largest: int) -> None:
     if largest > EXACT_FLOAT32:
         raise RefusedError(
-            f"HDU {hdu.index}: integers up to {largest}, expected at most 2^24 = {EXACT_FLOAT32}: "
+            f"HDU {hdu.index}: integers up to {float(largest):.10g}, expected at most 2^24 = {EXACT_FLOAT32}: "
             "larger ones are not exact in float32"
         )
 

@@ -101,7 +101,8 @@ def _consistent(
     if known:
         group = open_raw(objects)
         columns = {name: read_table(group, name) for name in SHARED}
-        expected = {number: {n: columns[n][row] for n in SHARED} for number, row in known.items()}
+        wanted = {file.name.exposure for file in files} & known.keys()  # not all of a million
+        expected = {number: {n: columns[n][known[number]] for n in SHARED} for number in wanted}
     for file in files:
         mine = {name: file.coordinates[name] for name in SHARED}
         theirs = expected.setdefault(file.name.exposure, mine)

@@ -23,11 +23,13 @@ from ztfzarr.geometry import archive_folder
 from ztfzarr.ingest.hdus import BLOCK, Hdu, header_hdus
 from ztfzarr.ingest.headers import file_headers
 from ztfzarr.ingest.images import StoredImage, is_compressed
+from ztfzarr.ingest.names import parse_name
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.ingest.tiles import GZIP, RICE, algorithm, columns_of, rice_parameters
 from ztfzarr.kernels.dither import RANDOM, decode_rows
 from ztfzarr.kernels.rice import encode_tiles
 from ztfzarr.store.check import PresentFile, Selection, present_files
+from ztfzarr.store.files import check_free
 from ztfzarr.store.group import read_owned
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.raw import DATA, FILE_OWNED
@@ -106,7 +108,11 @@ def _restore_file(objects: Objects, directory: Path, file: PresentFile) -> Resto
         images = stored_images(objects, file)
     except StoreError as error:
         return Restored(folder, False, f"exposure {file.exposure}, CCD {file.ccd}: {error}")
-    path = folder / name
+    try:
+        path = folder / _own_name(name, file)
+        check_free(path)
+    except RefusedError as error:
+        return Restored(folder, False, f"exposure {file.exposure}, CCD {file.ccd}: {error}")
     try:
         content = rebuild(headers, images)
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -116,6 +122,17 @@ def _restore_file(objects: Objects, directory: Path, file: PresentFile) -> Resto
         content, identical = uncompressed(headers, images), False
         path = path.with_name(path.name.removesuffix(".fz"))
     return _written(path, content, identical)
+
+
+def _own_name(name: str, file: PresentFile) -> str:
+    """Return the name of a raw file; RefusedError if it is none, or that of another: it names what is written."""
+    try:
+        parsed = parse_name(name)
+    except RefusedError as error:
+        raise RefusedError(f"source_name {name[:100]!r} in the store: {error}") from None
+    if (parsed.exposure, parsed.ccd) != (file.exposure, file.ccd):
+        raise RefusedError(f"source_name {name!r} in the store is that of another file")
+    return name
 
 
 def _written(path: Path, content: bytes, identical: bool) -> Restored:

@@ -13,7 +13,7 @@ import numpy as np
 from ztfzarr.errors import RefusedError
 from ztfzarr.geometry import FILTER_IDS, QUADRANTS, filefracday_time, night_of
 from ztfzarr.ingest.hdus import Hdu, check_sums, read_hdus
-from ztfzarr.ingest.images import image_shape
+from ztfzarr.ingest.images import LARGEST_FILE, image_shape
 from ztfzarr.ingest.names import RawName, parse_name
 from ztfzarr.ingest.sources import Source
 
@@ -102,6 +102,9 @@ def file_shape(hdus: Sequence[Hdu]) -> tuple[int, int, int]:
         if shape != expected:
             wanted = f"expected {expected[0]} x {expected[1]} as its fellows"
             raise RefusedError(f"HDU {index}: {shape[0]} x {shape[1]} pixels, {wanted}")
+    pixels = 4 * ny * (nx + overscan[1])
+    if pixels > LARGEST_FILE:
+        raise RefusedError(f"{pixels} pixels, expected at most 2^26: images of {ny} x {nx} and {overscan[1]}")
     return ny, nx, overscan[1]
 
 

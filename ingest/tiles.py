@@ -46,13 +46,10 @@ class Tiles:
     zzero: NDArray[np.float64] | None
     has_zblank_column: bool
 
-    def scale_and_zero(self, hdu: Hdu) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return scale and zero of each row, from the columns or else the keywords; 0 for lossless images."""
-        rows = len(self.data)
-        columns = []
-        for name, column in (("ZSCALE", self.zscale), ("ZZERO", self.zzero)):
-            columns.append(column.copy() if column is not None else np.full(rows, hdu.number(name, 0.0)))
-        return columns[0], columns[1]
+    def scale_and_zero(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return scale and zero of each row; 0 for lossless images."""
+        none = np.zeros(len(self.data))
+        return tuple((none if c is None else c).copy() for c in (self.zscale, self.zzero))  # type: ignore[return-value]
 
 
 def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | None:
@@ -76,6 +73,7 @@ def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | 
         return None  # the old column of plain pixels; columns scaled as in tables of physical quantities
     if "COMPRESSED_DATA" not in columns:
         raise RefusedError(f"HDU {hdu.index}: no column COMPRESSED_DATA in a compressed image")
+    _check_scales(hdu, columns)
     places = [_tile_places(hdu, table, columns.get(name)) for name in ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA")]
     return Tiles(
         data=places[0],
@@ -84,6 +82,15 @@ def row_tiles(hdu: Hdu, content: memoryview, shape: tuple[int, int]) -> Tiles | 
         zzero=_numbers(hdu, table, columns.get("ZZERO")),
         has_zblank_column="ZBLANK" in columns,
     )
+
+
+def _check_scales(hdu: Hdu, columns: dict[str, Column]) -> None:
+    """Refuse scales that astropy and CFITSIO understand differently: as cards, or without the other."""
+    found = [name for name in ("ZSCALE", "ZZERO") if name in columns]
+    if len(found) == 1:
+        raise RefusedError(f"HDU {hdu.index}: a column {found[0]} alone, expected both ZSCALE and ZZERO")
+    if not found and hdu.integer("ZBITPIX") < 0 and "ZSCALE" in hdu.cards:
+        raise RefusedError(f"HDU {hdu.index}: ZSCALE in the header only, expected a column: readers differ")
 
 
 def algorithm(hdu: Hdu) -> str:
@@ -105,11 +112,25 @@ def check_tiles(hdu: Hdu, content: memoryview) -> None:
         raise RefusedError(f"HDU {hdu.index}: no column of tiles in a compressed image")
     places = np.concatenate([_tile_places(hdu, table, column) for column in columns])
     places = places[places[:, 0] > 0]
+    if algorithm(hdu) == "PLIO_1":
+        _check_lists(hdu, content, places)
     lengths, starts = places[np.argsort(places[:, 1])].T
     heap = hdu.data_offset + hdu.integer("THEAP", table.size)
     ends = np.concatenate([[heap], starts + lengths])
     if not np.array_equal(ends, np.append(starts, hdu.data_offset + hdu.data_size)):
         raise RefusedError(f"HDU {hdu.index}: tiles do not fill the heap one after the other: damaged")
+
+
+def _check_lists(hdu: Hdu, content: memoryview, places: NDArray[np.int64]) -> None:
+    """Refuse line lists of PLIO that say they are longer than their tiles: CFITSIO's decoder reads on."""
+    for length, offset in places.tolist():
+        words = np.frombuffer(content, ">i2", min(length // 2, 7), offset).tolist()
+        # The header of a list: old ones have its length third, new ones their own length second, then two words.
+        stated = -1
+        if len(words) == 7 and words[1] >= 0:
+            stated = words[2] if words[2] > 0 else (words[4] << 15) + words[3]
+        if not 0 <= stated <= length // 2:
+            raise RefusedError(f"HDU {hdu.index}: a list of {stated} words in a tile of {length // 2}: damaged")
 
 
 def _table(hdu: Hdu, content: memoryview) -> NDArray[np.uint8]:
@@ -143,7 +164,10 @@ def columns_of(hdu: Hdu, width: int) -> dict[str, Column]:
         if match is None or match[2] not in WIDTH:
             raise RefusedError(f"HDU {hdu.index}: TFORM{i + 1} = {form!r} is no column format of an image")
         column = Column(offset, int(match[1] or 1), match[2], match[3][:1])
-        columns[hdu.text_value(f"TTYPE{i + 1}")] = column
+        name = hdu.text_value(f"TTYPE{i + 1}")
+        if not name or name in columns:
+            raise RefusedError(f"HDU {hdu.index}: TTYPE{i + 1} = {name!r}, expected a name of its own")
+        columns[name] = column
         offset += column.repeat * WIDTH[column.code]
     if offset != width:
         raise RefusedError(f"HDU {hdu.index}: columns of {offset} bytes in rows of {width}")
@@ -203,7 +227,7 @@ def read_tiles(
     """
     out = np.empty(shape, np.int32)
     empty = tiles.data[:, 0] == 0
-    quantised = bitpix < 0 and (tiles.zscale is not None or "ZSCALE" in hdu.cards)
+    quantised = bitpix < 0 and tiles.zscale is not None
     if algorithm(hdu) in RICE:
         block, bytepix = rice_parameters(hdu)
         heap = np.frombuffer(content, np.uint8)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from ztfzarr.cli.say import say
 from ztfzarr.errors import RecipeError, RefusedError, StoreError
 
 # Command: where it is, and its line in the help. Loaded when used, so that --help answers at once.
@@ -31,7 +32,7 @@ COMMANDS: Final = {
     "export": ("ztfzarr.cli.export", "Write a product of a store as FITS files."),
     "restore": ("ztfzarr.cli.restore", "Write raw FITS files of the cube back."),
     "copy": ("ztfzarr.cli.copy", "Copy part of a store to another."),
-    "repair": ("ztfzarr.cli.repair", "Write what is damaged in the cube again, from the raw files."),
+    "repair": ("ztfzarr.cli.repair", "Write what is damaged in a store again."),
 }
 
 EXIT_STATUS: Final = """\b
@@ -92,13 +93,14 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (StoreError, RefusedError) as error:
-        click.echo(f"ztfzarr: {error}", err=True)
+        say(f"ztfzarr: {error}", err=True)
         sys.exit(3)
     except RecipeError as error:
-        click.echo(f"ztfzarr: {error}", err=True)
+        for line in f"ztfzarr: {error}".split("\n"):
+            say(line, err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ztfzarr: interrupted; run the command again to finish", err=True)
+        say("ztfzarr: interrupted; run the command again to finish", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
@@ -106,7 +108,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if not _is_outside(error):
             raise
-        click.echo(f"ztfzarr: {_line(error)}", err=True)
+        say(f"ztfzarr: {_line(error)}", err=True)
         sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -17,6 +17,7 @@ from ztfzarr.cli.options import (
     store_argument,
 )
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.store.copy import CopyReport
@@ -65,11 +66,11 @@ def copy(
 def _told(reports: list[CopyReport], as_json: bool, quiet: bool) -> int:
     for report in reports:
         for name, reason in report.refused:
-            click.echo(f"refused {report.what} {name}: {reason}", err=True)
+            say(f"refused {report.what} {name}: {reason}", err=True)
     if as_json:
         print_json([asdict(report) for report in reports])
     elif not quiet:
         for report in reports:
             done = f"copied {counted(report.copied, 'file')} ({size(report.stored_bytes)})"
-            click.echo(f"{report.what}: {done}; {report.there} were there already, {len(report.refused)} refused")
+            say(f"{report.what}: {done}; {report.there} were there already, {len(report.refused)} refused")
     return 1 if any(report.refused for report in reports) else 0

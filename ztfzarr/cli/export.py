@@ -8,6 +8,7 @@ import click
 
 from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 from ztfzarr.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def export(
     except RefusedError as error:
         raise click.UsageError(str(error)) from None
     for what, reason in report.refused:
-        click.echo(f"refused {what}: {reason}", err=True)
+        say(f"refused {what}: {reason}", err=True)
     if as_json:
         print_json(report.summary())
     elif not quiet:
-        click.echo(
+        say(
             f"exported {counted(len(report.written), 'file')} to {directory}; {len(report.there)} were there, "
             f"{len(report.refused)} refused"
         )

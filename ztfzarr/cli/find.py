@@ -9,6 +9,7 @@ import click
 
 from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 from ztfzarr.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def find(
     if cutout is not None and output is not None:
         files, refused = _cut(store, found, (ra, dec), cutout, output, version, quiet)
     for what, reason in refused:
-        click.echo(f"refused {what}: {reason}", err=True)
+        say(f"refused {what}: {reason}", err=True)
     if as_json:
         print_json({"ra": ra, "dec": dec, "matches": _rows(found), "files": files})
     else:
@@ -116,7 +117,7 @@ def _cut(
 
     if found.sizes["match"] and float(found["uncertainty"].max()) > size / 2:
         pixels = float(found["uncertainty"].max())
-        click.echo(
+        say(
             f"the position is known to {pixels:.0f} pixels: it may lie outside stamps of {size}; try --cutout "
             f"{2 * -(-int(pixels) // 64) * 64}",
             err=True,
@@ -144,16 +145,16 @@ def _rows(found: Any) -> list[dict[str, Any]]:
 def _print(found: Any, ra: float, dec: float, files: list[str]) -> None:
     count = found.sizes["match"]
     if not count:
-        click.echo(f"no exposure saw {ra:.5f} {dec:+.5f}")
+        say(f"no exposure saw {ra:.5f} {dec:+.5f}")
         return
-    click.echo("exposure        time (UTC)           filter  field  CCD  q       x       y    edge")
+    say("exposure        time (UTC)           filter  field  CCD  q       x       y    edge")
     for row in _rows(found):
         time = row["time"][:19].replace("T", " ")
         places = "".join(f"{row[name]:8.0f}" for name in ("x", "y", "edge"))
         camera = f"{row['field']:5}  {row['ccd']:3}  {row['quadrant']}"
-        click.echo(f"{row['exposure']}  {time}  {row['filter']:6}  {camera}{places}")
+        say(f"{row['exposure']}  {time}  {row['filter']:6}  {camera}{places}")
     error = float(found["uncertainty"].max())
     why = "from the pointing, without a WCS" if error > 1 else "by the WCS of the raw headers"
-    click.echo(f"{counted(count, 'quadrant')}; x and y, stored and 0-based, are good to {error:.0f} pixels, {why}")
+    say(f"{counted(count, 'quadrant')}; x and y, stored and 0-based, are good to {error:.0f} pixels, {why}")
     if files:
-        click.echo(f"wrote {counted(len(files), 'file')}, {files[-1]} the last")
+        say(f"wrote {counted(len(files), 'file')}, {files[-1]} the last")

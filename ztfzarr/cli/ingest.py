@@ -8,6 +8,7 @@ import click
 
 from ztfzarr.cli.options import counted, print_json, reporting, size, source_options, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.ingest.run import Report
@@ -48,18 +49,18 @@ def ingest(
             step=shown.step,
             scanned=shown.advance,
             done=lambda file: shown.advance(4 * file.shape[0] * (file.shape[1] + file.shape[2]) / 1e6),
-            waiting=lambda holder: click.echo(f"waiting for {holder}, which is writing to the store", err=True),
+            waiting=lambda holder: say(f"waiting for {holder}, which is writing to the store", err=True),
         )
         report = run(store, paths, source_options=source_options, workers=workers, check=check, events=events)
     for path, reason in report.refused:
-        click.echo(f"refused {path}: {reason}", err=True)
+        say(f"refused {path}: {reason}", err=True)
     if not report.files:
-        click.echo("ztfzarr: nothing to ingest: expected raw files in .fits or .fits.fz", err=True)
+        say("ztfzarr: nothing to ingest: expected raw files in .fits or .fits.fz", err=True)
         return 2
     if as_json:
         print_json(report.summary())
     elif not quiet:
-        click.echo(_summary(report))
+        say(_summary(report))
     return 1 if report.refused else 0
 
 

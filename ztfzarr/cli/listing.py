@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size, store_argument
+from ztfzarr.cli.say import cell, say
 from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _print_products(found: list[ProductNight]) -> None:
     table = new_table("product", "night", "made", "missing", "flagged", "stale", "quality")
     for night in found:
         counts = (f"[yellow]{n}[/]" if n else "0" for n in (night.missing, night.flagged, night.stale))
-        table.add_row(night.group, _date(night.night), str(night.made), *counts, night.quality)
+        table.add_row(cell(night.group), _date(night.night), str(night.made), *counts, cell(night.quality))
     print_table(table)
 
 
@@ -63,7 +64,7 @@ def _print_nights(found: list[Night]) -> None:
     for night in found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
         missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
-        table.add_row(_date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
+        table.add_row(_date(night.night), cell(kinds), ranges(night.ccds), str(night.files), missing)
     print_table(table)
 
 
@@ -83,7 +84,8 @@ def info(store: Objects, as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
     else:
-        click.echo(_described(found))
+        for line in _described(found).split("\n"):
+            say(line)
 
 
 def _described(found: Summary) -> str:

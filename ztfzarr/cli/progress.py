@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-import click
+from ztfzarr.cli.say import say
 
 LINE_SECONDS: Final = 10.0
 
@@ -55,7 +55,7 @@ class Lines(Silent):
             seconds = now - self.started
             left = seconds / self.count * (self.total - self.count)
             rate = f", {self.megapixels / seconds:.0f} Mpix/s" if self.megapixels else ""
-            click.echo(f"{self.name}: {self.count}/{self.total} {self.noun}{rate}, {left:.0f} s left", err=True)
+            say(f"{self.name}: {self.count}/{self.total} {self.noun}{rate}, {left:.0f} s left", err=True)
 
 
 @contextmanager

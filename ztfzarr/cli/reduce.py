@@ -11,6 +11,7 @@ import click
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import cell, say
 from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ def told(reports: list[Report], as_json: bool, quiet: bool) -> int:
     """Print what reductions did and refused; return the exit status."""
     for report in reports:
         for entry, reason in report.refused:
-            click.echo(f"refused {entry}: {reason}", err=True)
+            say(f"refused {entry}: {reason}", err=True)
     if as_json:
         print_json([report.summary() for report in reports])
     elif not quiet:
         table = new_table("product", "made", "there", "refused")
         for report in reports:
             counts = (report.made, report.there, len(report.refused))
-            table.add_row(report.product, *map(str, counts))
+            table.add_row(cell(report.product), *map(str, counts))
         print_table(table)
     return 1 if any(report.refused for report in reports) else 0
 

@@ -9,18 +9,22 @@ import click
 
 from ztfzarr.cli.options import counted, print_json, reporting, selecting, source_options, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
+    from ztfzarr.ingest.repair import RepairReport
+    from ztfzarr.reduce.remake import RemakeReport
     from ztfzarr.store.objects import Objects
 
 
 @click.command(
     epilog="""\b
-Example:
-  ztfzarr repair night.zarr archive/2020/0801"""
+Examples:
+  ztfzarr repair night.zarr archive/2020/0801
+  ztfzarr repair night.zarr"""
 )
 @store_argument
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
 @source_options
 @selecting
 @click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
@@ -35,26 +39,44 @@ def repair(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Write what verify finds missing or damaged in the cube of STORE again, from the raw files at PATHs.
+    """Write what verify finds missing or damaged in STORE again.
 
-    Only from the files that were ingested, by their SHA-256, and nothing else is written. What cannot be
+    The cube, if PATHs of raw files are given: only from the files that were ingested, by their SHA-256. Then
+    products: by their version's recipe, from what they were made of. Nothing else is written. What cannot be
     repaired is named.
     """
-    from ztfzarr.ingest.repair import repair as run
+    from ztfzarr.reduce.remake import remake
     from ztfzarr.store.check import Selection
 
+    done: list[RepairReport | RemakeReport] = []
+    chosen = Selection(*nights, ccds)
     with progress(quiet) as shown:
-        report = run(
-            store, paths, source_options=source_options, selection=Selection(*nights, ccds), workers=workers,
-            step=shown.step, done=shown.advance,
-        )  # fmt: skip
-    for line in report.refused:
-        click.echo(f"refused {line}", err=True)
+        if paths:
+            from ztfzarr.ingest.repair import repair as run
+
+            mended = run(
+                store, paths, source_options=source_options, selection=chosen, workers=workers,
+                step=shown.step, done=shown.advance,
+            )  # fmt: skip
+            done.append(mended)
+        done.append(remake(store, selection=chosen, workers=workers, step=shown.step, done=shown.advance))
+    return _told(done, as_json, quiet)
+
+
+def _told(done: list[RepairReport | RemakeReport], as_json: bool, quiet: bool) -> int:
+    rewritten = [line for report in done for line in report.rewritten]
+    refused = [line for report in done for line in report.refused]
+    counts = {"files": 0, "entries": 0}
+    for report in done:
+        counts |= {name: value for name, value in asdict(report).items() if name in counts}
+    for line in refused:
+        say(f"refused {line}", err=True)
     if as_json:
-        print_json(asdict(report))
+        print_json(counts | {"rewritten": rewritten, "refused": refused})
     elif not quiet:
-        for line in report.rewritten:
-            click.echo(f"rewrote {line}")
-        checked = f"checked {counted(report.files, 'file')}"
-        click.echo(f"{checked}: {len(report.rewritten)} rewritten, {len(report.refused)} refused")
-    return 1 if report.refused else 0
+        for line in rewritten:
+            say(f"rewrote {line}")
+        parts = [counted(counts["files"], "file")] if len(done) > 1 else []
+        parts += [f"{counts['entries']} entries of products"] if counts["entries"] or not parts else []
+        say(f"checked {', '.join(parts)}: {len(rewritten)} rewritten, {len(refused)} refused")
+    return 1 if refused else 0

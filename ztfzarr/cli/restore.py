@@ -8,6 +8,7 @@ import click
 
 from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
@@ -51,13 +52,11 @@ def restore(
             else:
                 others.append(str(file.path))
     for error in errors:
-        click.echo(f"refused {error}", err=True)
+        say(f"refused {error}", err=True)
     if as_json:
         print_json({"identical": identical, "same_pixels_and_cards": others, "errors": errors})
     elif not quiet:
         for path in others:
-            click.echo(f"not the original's bytes, but its pixels and cards: {path}")
-        click.echo(
-            f"restored {counted(identical, 'file')} byte for byte, {len(others)} with the same pixels and cards"
-        )
+            say(f"not the original's bytes, but its pixels and cards: {path}")
+        say(f"restored {counted(identical, 'file')} byte for byte, {len(others)} with the same pixels and cards")
     return 1 if errors else 0

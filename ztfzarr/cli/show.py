@@ -13,6 +13,7 @@ import click
 
 from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, store_argument
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
@@ -88,7 +89,7 @@ def show(
     elif not quiet:
         title = ", ".join(shown.title.split("\n"))
         more = f" ({counted(shown.others, 'other')} would fit)" if shown.others else ""
-        click.echo(f"{output}: {title}{more}")
+        say(f"{output}: {title}{more}")
 
 
 def _show_starflat(

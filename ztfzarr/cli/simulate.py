@@ -6,6 +6,7 @@ import click
 
 from ztfzarr.cli.options import Ccds, Nights, Shape, counted, print_json, reporting
 from ztfzarr.cli.progress import progress
+from ztfzarr.cli.say import say
 
 
 @click.command(
@@ -75,5 +76,5 @@ def simulate(
     if as_json:
         print_json([str(path) for path in paths])
     elif not quiet:
-        click.echo(f"made {counted(len(paths), 'raw file')} under {directory}/raw, the truth in {directory}/truth")
+        say(f"made {counted(len(paths), 'raw file')} under {directory}/raw, the truth in {directory}/truth")
     return 0

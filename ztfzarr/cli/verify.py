@@ -17,6 +17,7 @@ from ztfzarr.cli.options import (
     store_argument,
 )
 from ztfzarr.cli.progress import Progress, progress
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.store.check import Selection
@@ -58,12 +59,12 @@ def verify(
             _check_raw(store, Selection(*nights, ccds), workers, shown, checked)
             _check_products(store, Selection(*nights, ccds), workers, shown, checked)
     for fault in checked.faults:
-        click.echo(fault, err=True)
+        say(fault, err=True)
     if as_json:
         print_json(asdict(checked))
     elif not quiet:
         products = f", {checked.entries} entries of products" if checked.entries else ""
-        click.echo(f"checked {counted(checked.files, 'file')}{products}: {counted(len(checked.faults), 'fault')}")
+        say(f"checked {counted(checked.files, 'file')}{products}: {counted(len(checked.faults), 'fault')}")
     return 1 if checked.faults else 0
 
 
@@ -121,5 +122,6 @@ def _check_products(
         checked.faults += version_faults(version)
         places = made_places(version, selection)
         shown.step(version.group, len(places))
-        checked.faults += entry_faults(version, places, workers=workers, done=shown.advance)
+        found = entry_faults(version, places, workers=workers, done=shown.advance)
+        checked.faults += [fault.text for fault in found]
         checked.entries += len(places)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ztfzarr.cli.options import print_json, store_argument
+from ztfzarr.cli.say import cell, say
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
@@ -35,16 +36,16 @@ def compare(store: Objects, kind: str, one: str, other: str, as_json: bool) -> N
         print_json({"recipe": recipe, "differences": [asdict(d) for d in differences]})
         return
     for name, mine, yours in settings:
-        click.echo(f"{name}: {one} {mine}, {other} {yours}")
+        say(f"{name}: {one} {mine}, {other} {yours}")
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, title=f"{other} - {one}", title_justify="left")
+    table = Table(box=None, pad_edge=False, title=cell(f"{other} - {one}"), title_justify="left")
     for column in ("entry", "quadrant", "median", "sigma", "largest", "equal"):
         table.add_column(column, justify="left" if column == "entry" else "right")
     for d in differences:
         numbers = (f"{d.median:.4g}", f"{d.sigma:.4g}", f"{d.largest:.4g}", f"{d.equal:.1%}")
-        table.add_row(d.entry, str(d.quadrant), *numbers)
+        table.add_row(cell(d.entry), str(d.quadrant), *numbers)
     Console(highlight=False).print(table)
 
 
@@ -57,4 +58,4 @@ def drop(store: Objects, kind: str, version: str) -> None:
     """Delete a version of a product, unless another is made with it."""
     from ztfzarr.reduce.versions import drop as run
 
-    click.echo(f"deleted {kind}/{version}: {run(store, kind, version)} objects")
+    say(f"deleted {kind}/{version}: {run(store, kind, version)} objects")

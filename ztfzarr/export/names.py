@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ztfzarr.errors import RefusedError
 from ztfzarr.export.frames import Frame
+from ztfzarr.store.files import plain_name
 
 TEMPLATES: Final = {
     "science": "ztf_{exposure}_{field:06d}_{filter}_c{ccd:02d}_o_q{quadrant}_sciimg.fits",
@@ -23,6 +24,7 @@ def file_name(template: str, frame: Frame, quadrant: int, *, compress: bool) -> 
     RefusedError
         If the template has a field that the frame lacks, or leads out of its folder.
     """
+    plain_name(str(frame.labels["filter"]), f"filter of {frame.name}")
     fields = {**frame.labels, "ccd": frame.ccd, "quadrant": quadrant, "kind": frame.kind, "version": frame.version}
     try:
         name = template.format_map(fields)

@@ -122,7 +122,9 @@ class _Job:
         wanted: list[tuple[int, Path]] = []
         for quadrant in frame.images["quadrant"].values.tolist():
             path = self.directory / file_name(self.template, frame, quadrant, compress=self.compress)
-            if self.overwrite or not path.exists():
+            if path.exists() and not path.is_file():
+                report.refused.append((str(path), "is there and is no file"))
+            elif self.overwrite or not path.exists():
                 wanted.append((quadrant, path))
             elif _written_version(path) == identity(frame):
                 report.there.append(str(path))

@@ -14,11 +14,11 @@ import xarray as xr
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from ztfzarr.errors import StoreError
+from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.export.headers import UNITS
 from ztfzarr.plot.sheet import contact_sheet
 from ztfzarr.reduce.calibrated import open_science
-from ztfzarr.store.files import write_file
+from ztfzarr.store.files import plain_name, write_file
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.opening import open_version
 from ztfzarr.store.versions import find_version
@@ -35,8 +35,9 @@ class Stamp:
 
     @property
     def name(self) -> str:
-        """Name of its file, without suffix."""
+        """Name of its file, without suffix; RefusedError if the store's names are not to be trusted."""
         m = self.match
+        plain_name(str(m["filter"].values[()]), f"filter of exposure {int(m.exposure)}")
         return f"stamp_{int(m.exposure)}_{m['filter'].values[()]}_c{int(m.ccd):02d}_q{int(m.quadrant)}"
 
 
@@ -169,7 +170,11 @@ def write_stamps(
         if isinstance(stamp, tuple):
             yield stamp
             continue
-        path = Path(directory, f"{stamp.name}.fits")
+        try:
+            path = Path(directory, f"{stamp.name}.fits")
+        except RefusedError as error:
+            yield f"exposure {int(stamp.match.exposure)} CCD {int(stamp.match.ccd)}", str(error)
+            continue
         write_file(path, stamp_content(stamp, position, version))
         done.append(stamp)
         yield str(path)

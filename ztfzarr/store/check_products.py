@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ztfzarr.errors import StoreError
 from ztfzarr.geometry import CCDS
 from ztfzarr.schema import faults
 from ztfzarr.store.check import Selection, document_faults, pixels_of
+from ztfzarr.store.entries import shard_key
 from ztfzarr.store.group import array_of, read_table
 from ztfzarr.store.shard import bad_chunks, shard_format
 from ztfzarr.store.star_tables import table_fault
@@ -21,6 +23,15 @@ from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version
 
 Place = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EntryFault:
+    """What is wrong with an array of an entry: ``text`` is a line that names it."""
+
+    place: Place
+    array: str
+    text: str
 
 
 def version_faults(version: Version) -> Iterator[str]:
@@ -54,36 +65,40 @@ def made_places(version: Version, selection: Selection) -> list[Place]:
 
 def entry_faults(
     version: Version, places: list[Place], *, workers: int | None = None, done: Callable[[], None] | None = None
-) -> Iterator[str]:
-    """Check every chunk of entries: one line a fault, naming the pixels it hits."""
+) -> Iterator[EntryFault]:
+    """Check every chunk of entries: one fault a chunk, naming the pixels it hits."""
     names = labels_of(version)
     workers = workers or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(workers) as pool:
-        for lines in windowed(pool, lambda place: list(_entry(version, place, names)), places, 4 * workers):
+        for found in windowed(pool, lambda place: list(_entry(version, place, names)), places, 4 * workers):
             if done is not None:
                 done()
-            yield from lines
+            yield from found
 
 
-def _entry(version: Version, place: Place, names: dict[str, Any]) -> Iterator[str]:
+def _entry(version: Version, place: Place, names: dict[str, Any]) -> Iterator[EntryFault]:
     where = entry_name(version, place, names)
     if version.kind == "stars":
         fault = table_fault(version, int(names["time"][place[0]]), place[1] + 1)
         yield from [] if fault is None else [f"{version.group}: {where}: {fault}"]
     for name in version.pixels:
-        form = shard_format(arrays_of(version.document)[name])
-        key = f"{version.group}/{name}/c/{'/'.join(map(str, place))}/0/0/0"
-        try:
-            data = version.objects.get(key)
-        except FileNotFoundError:
-            yield f"{version.group}/{name}: {where}: object {key} is missing; its pixels read as absent"
-            continue
-        bad = bad_chunks(form, data)
-        if bad is None:
-            yield f"{version.group}/{name}: {where}: index of {key} is damaged"
-        for position in bad or []:
-            hit = pixels_of(form, position[-3:])
-            yield f"{version.group}/{name}: {where}{hit}: checksum does not hold in {key}"
+        for hit, what in _shard_faults(version, name, shard_key(version, name, place)):
+            yield EntryFault(place, name, f"{version.group}/{name}: {where}{hit}: {what}")
+
+
+def _shard_faults(version: Version, name: str, key: str) -> Iterator[tuple[str, str]]:
+    """Check a shard: the pixels that a fault hits, and what it is."""
+    form = shard_format(arrays_of(version.document)[name])
+    try:
+        data = version.objects.get(key)
+    except FileNotFoundError:
+        yield "", f"object {key} is missing; its pixels read as absent"
+        return
+    bad = bad_chunks(form, data)
+    if bad is None:
+        yield "", f"index of {key} is damaged"
+    for position in bad or []:
+        yield pixels_of(form, position[-3:]), f"checksum does not hold in {key}"
 
 
 def labels_of(version: Version) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def few_bits(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), short, values)
 
 
+def shard_key(version: Version, name: str, place: tuple[int, ...]) -> str:
+    """Return the key of the object that holds an array of an entry."""
+    return f"{version.group}/{name}/c/{'/'.join(map(str, place))}/0/0/0"
+
+
 def fill_entry(version: Version, place: tuple[int, ...], pixels: Mapping[str, NDArray[Any]]) -> None:
     """Create the objects of an entry from whole images.
 
@@ -134,7 +139,7 @@ def create_entry(version: Version, place: tuple[int, ...], parts: Parts) -> None
     for name in version.pixels:
         form = shard_format(arrays_of(version.document)[name])
         shard = join_chunks(form, parts[name])
-        key = f"{version.group}/{name}/c/{'/'.join(map(str, place))}/0/0/0"
+        key = shard_key(version, name, place)
         if not version.objects.create(key, shard) and not same_content(form, shard, version.objects.get(key)):
             raise StoreError(f"{key} is there with other content: an unfinished run with other input left it")
 

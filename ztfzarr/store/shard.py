@@ -225,6 +225,25 @@ def bad_chunks(form: ShardFormat, data: bytes) -> list[Position] | None:
     return [p for p, (start, length) in places.items() if _without_crc(data[start : start + length]) is None]
 
 
+def differing_chunks(form: ShardFormat, one: bytes, other: bytes) -> list[Position]:
+    """Return the positions whose chunks are whole in both shards, and hold other values."""
+    indices = [read_index(form, data) for data in (one, other)]
+    if indices[0] is None or indices[1] is None:
+        return []
+    differing = []
+    for position in np.ndindex(form.grid):
+        chunks = []
+        for index, data in zip(indices, (one, other), strict=True):
+            start, length = (int(n) for n in index[position])  # type: ignore[index]
+            chunks.append(data[start : start + length])
+        if chunks[0] == chunks[1] or any(_without_crc(chunk) is None for chunk in chunks):
+            continue
+        values = [decode_chunk(form, chunk, lambda: "a chunk").tobytes() for chunk in chunks]
+        if values[0] != values[1]:
+            differing.append(position)
+    return differing
+
+
 def same_content(form: ShardFormat, one: bytes, other: bytes) -> bool:
     """Say whether two shards hold the same values; their bytes may differ between versions of the codec."""
     if one == other:

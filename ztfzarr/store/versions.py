@@ -12,9 +12,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ztfzarr.errors import StoreError
+from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.recipe import Recipe, refuse_other
 from ztfzarr.schema import faults
+from ztfzarr.store.files import PLAIN, plain_name
 from ztfzarr.store.group import array_of, existing_document, open_raw, read_json, read_table
 from ztfzarr.store.lock import Lock, lock
 from ztfzarr.store.objects import Objects
@@ -70,6 +71,14 @@ class Version:
         return zarr.open_group(store, path=self.group, mode="r", use_consolidated=True, zarr_format=3)
 
 
+def version_name(name: str) -> str:
+    """Return the name of a version if it is one; StoreError if it could lead out of its kind's folder."""
+    try:
+        return plain_name(name, "name of a version")
+    except RefusedError as error:
+        raise StoreError(str(error)) from None
+
+
 def find_version(objects: Objects, kind: str, name: str) -> Version | None:
     """Open a version; None if the store has none of that name.
 
@@ -78,7 +87,7 @@ def find_version(objects: Objects, kind: str, name: str) -> Version | None:
     StoreError
         If it is damaged or of another format.
     """
-    key = f"{kind}/{name}/zarr.json"
+    key = f"{kind}/{version_name(name)}/zarr.json"
     document = read_json(objects, key)
     if document is None:
         return None
@@ -102,7 +111,7 @@ def versions_of(objects: Objects) -> Iterator[Version]:
     """List the versions of all products in a store."""
     for kind in PRODUCTS:
         for name in sorted(objects.children(kind), key=lambda n: (len(n), n)):
-            version = find_version(objects, kind, name)
+            version = find_version(objects, kind, name) if PLAIN.fullmatch(name) else None
             if version is not None:
                 yield version
 
@@ -137,7 +146,7 @@ def prepare_version(
         If the version exists with another recipe, naming each difference.
     """
     raw = existing_document(objects)
-    with lock(objects, f"{kind}-{name}") as held:
+    with lock(objects, f"{kind}-{version_name(name)}") as held:
         version = find_version(objects, kind, name)
         if version is not None and recipe is not None:
             refuse_other(kind, name, version.recipe, recipe)
