@@ -19,7 +19,7 @@ LAYERS = (
     ("store",),
     ("simulate", "ingest", "reduce"),
     ("plot",),
-    ("export",),
+    ("export", "report"),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -33,6 +33,7 @@ FORBIDDEN = {
     "masters": {"zarr", "astropy", "pathlib", "os"},
     "store": {"astropy"},
     "plot": {"zarr"},
+    "report": {"zarr", "astropy"},
     "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},
 }
 
