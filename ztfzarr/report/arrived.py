@@ -59,7 +59,7 @@ def arrived(raw: Raw, night: int, products: list[Product]) -> Arrived:
     """Say what came in of a night; ``products`` say which LEDs and how many biases they need."""
     rows = raw.rows_of(night)
     present = raw["present"][rows]
-    seen = present.any(axis=0)
+    seen = np.asarray(present.any(axis=0))
     times = np.datetime_as_string(raw["time"][rows].astype("datetime64[us]"), "s")
     refused, more = _refused(raw, night)
     return Arrived(
@@ -68,20 +68,20 @@ def arrived(raw: Raw, night: int, products: list[Product]) -> Arrived:
         ccds=[ccd for ccd, here in zip(CCDS, seen.tolist(), strict=True) if here],
         first=str(times[0]).replace("T", " "),
         last=str(times[-1]).replace("T", " "),
-        groups=list(_groups(raw, rows, seen)),
+        groups=list(_groups(raw, rows)),
         missing=list(_missing(raw, night, rows, seen, products)),
         refused=refused[:NAMED],
         more_refused=more + max(len(refused) - NAMED, 0),
     )
 
 
-def _groups(raw: Raw, rows: NDArray[np.intp], seen: NDArray[np.bool_]) -> Iterator[Came]:
+def _groups(raw: Raw, rows: NDArray[np.intp]) -> Iterator[Came]:
     keys = list(zip(*(raw[name][rows].tolist() for name in ("imgtype", "filter", "led")), strict=True))
     order = {kind: i for i, kind in enumerate(KINDS)}
     for key in sorted(set(keys), key=lambda k: (order.get(k[0], len(order)), k)):
         mine = rows[[k == key for k in keys]]
         present = raw["present"][mine]
-        lacking = np.where(seen, len(mine) - present.sum(axis=0), 0)
+        lacking = len(mine) - present.sum(axis=0)
         kind, band, led = key
         yield Came(
             kind, "" if kind == "bias" else band, str(led) if led >= 0 else "", len(mine), int(present.sum()),

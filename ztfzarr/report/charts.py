@@ -66,7 +66,6 @@ def chart(
     x_texts: Sequence[tuple[float, str]] | None = None,
     mark: tuple[float, str] | None = None,
     size: tuple[int, int] = (420, 220),
-    y_limits: tuple[float, float] | None = None,
 ) -> Chart | None:
     """Lay out a chart.
 
@@ -84,8 +83,6 @@ def chart(
         A vertical line.
     size : (int, int)
         Width and height, px.
-    y_limits : (float, float), optional
-        Default what the series need.
 
     Returns
     -------
@@ -96,19 +93,16 @@ def chart(
     ys = _finite([v for s in series for v in (s.y, s.low, s.high) if v is not None])
     if not len(xs) or not len(ys):
         return None
-    width, height = size
-    left, right, top, bottom = 52.0, width - 10.0, 10.0, height - (36.0 if x_label else 22.0)
+    box = _box(size, bool(x_label), x_texts is not None)
     x_low, x_high = _apart(float(xs.min()), float(xs.max()), 0.02)
-    y_low, y_high = y_limits or _apart(float(ys.min()), float(ys.max()), 0.08)
-    across = _scale(x_low, x_high, left, right)
-    up = _scale(y_low, y_high, bottom, top)
-    ticks = x_texts if x_texts is not None else _ticks(x_low, x_high)
+    y_low, y_high = _apart(float(ys.min()), float(ys.max()), 0.08)
+    across = _scale(x_low, x_high, box[0], box[0] + box[2])
+    up = _scale(y_low, y_high, box[1] + box[3], box[1])
     return Chart(
         title,
-        width,
-        height,
-        (left, top, right - left, bottom - top),
-        [(across(v), text) for v, text in ticks],
+        *size,
+        box,
+        [(across(v), text) for v, text in (_ticks(x_low, x_high) if x_texts is None else x_texts)],
         [(up(v), text) for v, text in _ticks(y_low, y_high)],
         x_label,
         y_label,
@@ -118,8 +112,14 @@ def chart(
     )
 
 
+def _box(size: tuple[int, int], labelled: bool, dated: bool) -> tuple[float, float, float, float]:
+    """Return left, top, width and height of the axes: room for their texts is left, for dates on the right too."""
+    left, right, top, bottom = 52.0, 36.0 if dated else 10.0, 10.0, 36.0 if labelled else 22.0
+    return left, top, size[0] - left - right, size[1] - top - bottom
+
+
 def _finite(values: Sequence[Any]) -> Values:
-    joined = np.concatenate([np.asarray(v, np.float64).ravel() for v in values]) if values else np.empty(0)
+    joined: Values = np.concatenate([np.empty(0), *(np.asarray(v, np.float64).ravel() for v in values)])
     return joined[np.isfinite(joined)]
 
 

@@ -14,7 +14,7 @@ from ztfzarr.geometry import CCDS, QUADRANTS
 from ztfzarr.plot.mosaic import quadrant_boxes
 
 WIDTH: Final = 640.0
-HEAD: Final = 26.0  # for the names above the top row
+HEAD: Final = 18.0  # for the names above the top row
 
 Box = tuple[float, float, float, float]
 
@@ -31,7 +31,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Cell:
-    """A quadrant of a map: its label, box in pixels, colour, number, the number's colour, and its place in a list."""
+    """A quadrant of a map: label, box in pixels, colour, number and its colour, and its place in a list."""
 
     where: str
     box: Box
@@ -98,7 +98,7 @@ def ccd_names(boxes: dict[tuple[int, ...], Box]) -> list[tuple[float, float, str
     for ccd in CCDS:
         mine = [boxes[ccd, q] for q in QUADRANTS]
         left, top = min(b[0] for b in mine), min(b[1] for b in mine)
-        names.append((round(left + mine[0][2], 1), round(top - 7, 1), f"CCD {ccd}"))
+        names.append((round(left + mine[0][2], 1), round(top - 3.5, 1), f"CCD {ccd}"))
     return names
 
 

@@ -158,7 +158,8 @@ def _stale_masters(product: Product, night: int) -> Iterator[str]:
                 groups.setdefault((band, int(had[place]), len(inputs.exposures)), []).append(inputs.ccd)
     for (band, before, now), ccds in groups.items():
         of = f"{band} " if band else ""
-        yield f"{product.name}: {of}CCD {ranges(ccds)}: made when the cube had {before} frames for it, now it has {now}"
+        why = f"made when the cube had {before} frames for it, now it has {now}"
+        yield f"{product.name}: {of}CCD {ranges(ccds)}: {why}"
 
 
 def _stale_science(product: Product, raw: Raw, night: int) -> Iterator[str]:

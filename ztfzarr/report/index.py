@@ -100,9 +100,8 @@ Numbers = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def _by_night(product: Product, table: str, place: tuple[int, ...], factor: float = 1.0) -> Numbers:
     """Return days and (median, 5 %, 95 %) over the quadrants of each night that has values."""
-    values = (
-        product.table(table)[(slice(None), *place)].reshape(len(product.night), -1).astype(np.float64) * factor
-    )
+    column: tuple[Any, ...] = (slice(None), *place)
+    values = product.table(table)[column].reshape(len(product.night), -1).astype(np.float64) * factor
     order = [row for row in np.argsort(product.night, kind="stable") if np.isfinite(values[row]).any()]
     days = np.array([_day(int(product.night[row])) for row in order], np.float64)
     rows = [np.nanpercentile(values[row], [50, 5, 95]) for row in order]
@@ -125,8 +124,6 @@ def _trend(title: str, lines: list[tuple[str, Any]]) -> Iterator[Chart]:
     days = np.unique(np.concatenate([days for _, days, _ in known]))
     picked = days[np.unique(np.linspace(0, len(days) - 1, min(TICKS, len(days))).round().astype(int))]
     texts = [(float(d), datetime.date.fromordinal(int(d)).isoformat()) for d in picked]
-    found = chart(
-        f"{title}, over the nights", series, y_label=title, x_texts=texts, x_label="night", size=(460, 230)
-    )
+    found = chart(f"{title}, over the nights", series, y_label=title, x_texts=texts, size=(460, 230))
     if found is not None:
         yield found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.report.source import Product
@@ -38,36 +39,46 @@ class Lamp:
 def lamps(flat: Product, row: int) -> list[Lamp]:
     """List the LEDs that went into the flats of a row.
 
-    A CCD's colour is (led_level / led_reference) of the LED over the mean of that of its filter's LEDs, minus 1.
+    A CCD's colour is its level over the LED's reference, over the mean of that of its filter's LEDs, minus 1.
     """
     level = flat.table("led_level")[row].astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        relative = level / flat.table("led_reference")[row][:, np.newaxis]
-    found = []
-    for i, led in enumerate(LEDS):
-        if not np.isfinite(level[i]).any():
-            continue
-        same = relative[[j for j, other in enumerate(LEDS) if LED_FILTERS[other] == LED_FILTERS[led]]]
-        known = np.isfinite(same)
-        mean = np.where(known, same, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            per_cent = 100 * (relative[i] / mean - 1)
-        frames = flat.table("led_frames")[row, i]
-        drift = flat.table("led_drift")[row, i]
-        found.append(
-            Lamp(
-                led,
-                LED_FILTERS[led],
-                _span(frames[frames > 0].astype(np.float64), ".0f"),
-                _span(level[i], ",.0f"),
-                f"{100 * float(np.nanmax(drift)):.2f}" if np.isfinite(drift).any() else "",
-                [_colour(v) for v in per_cent.tolist()],
-            )
-        )
-    return found
+    relative = level / reference(flat, row)[:, np.newaxis]
+    return [_lamp(flat, row, i, level, relative) for i in range(len(LEDS)) if np.isfinite(level[i]).any()]
 
 
-def _span(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], form: str) -> str:
+def reference(flat: Product, row: int) -> NDArray[np.float64]:
+    """Return what levels of LEDs are compared with: the frozen reference, before that the CCDs' median."""
+    frozen = flat.table("led_reference")[row].astype(np.float64)
+    level = flat.table("led_level")[row].astype(np.float64)
+    medians = [np.median(v[np.isfinite(v)]) if np.isfinite(v).any() else np.nan for v in level]
+    return np.where(np.isfinite(frozen), frozen, medians)
+
+
+def waiting(flat: Product, row: int) -> str:
+    """Say in a line if the CCDs have no levels yet; science is not made then."""
+    made = (flat.table("present")[row] == 1).any(axis=0)
+    if not made.any() or np.isfinite(flat.table("level")[row][:, made]).any():
+        return ""
+    return "The CCDs have no levels against each other yet: flats of some that the night has are missing."
+
+
+def _lamp(flat: Product, row: int, i: int, level: NDArray[np.float64], relative: NDArray[np.float64]) -> Lamp:
+    led, frames, drift = LEDS[i], flat.table("led_frames")[row, i], flat.table("led_drift")[row, i]
+    same = relative[[LED_FILTERS[other] == LED_FILTERS[led] for other in LEDS]]
+    known = np.isfinite(same)
+    mean = np.where(known, same, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    per_cent = 100 * (relative[i] / np.where(mean > 0, mean, np.nan) - 1)
+    return Lamp(
+        led,
+        LED_FILTERS[led],
+        _span(frames[frames > 0].astype(np.float64), ".0f"),
+        _span(level[i], ",.0f"),
+        f"{100 * float(np.nanmax(drift)):.2f}" if np.isfinite(drift).any() else "",
+        [_colour(v) for v in per_cent.tolist()],
+    )
+
+
+def _span(values: NDArray[np.float64], form: str) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return ""

@@ -65,10 +65,6 @@ MEASURES: Final = {
         Measure("gain", "gain", "e⁻/DN", ".3f"),
         Measure("gain_ratio", "gain, measured / header", "", ".3f"),
     ),
-    "science": (
-        Measure("sky", "sky", "DN", ".1f"),
-        Measure("noise", "noise of a pixel", "DN", ".2f"),
-        OVERSCAN_STEP,
-        OVERSCAN_RMS,
-    ),
+    "sky": (Measure("sky", "sky", "DN", ".1f"), Measure("noise", "noise of a pixel", "DN", ".2f")),
+    "science": (OVERSCAN_STEP, OVERSCAN_RMS),
 }

@@ -16,7 +16,7 @@ from ztfzarr.report.arrived import Arrived, arrived
 from ztfzarr.report.charts import Chart
 from ztfzarr.report.focal import FocalMap, focal_map
 from ztfzarr.report.history import Made, Origin, origins, stale_lines, version_summary
-from ztfzarr.report.lamps import Lamp, lamps
+from ztfzarr.report.lamps import Lamp, lamps, waiting
 from ztfzarr.report.pictures import LARGE, SMALL, Picture, picture
 from ztfzarr.report.profiles import Profiles, overscan_profiles, settling_charts, sky_chart
 from ztfzarr.report.quality import Judged, flagged_lines, judged_masters, judged_science
@@ -44,6 +44,7 @@ class NightPage:
     """All that a page shows."""
 
     night: str
+    version: str
     location: str
     arrived: Arrived
     bias: Section
@@ -52,6 +53,7 @@ class NightPage:
     profiles: Profiles | None
     settling: list[Chart]
     lamps: list[Lamp]
+    lamps_note: str
     maps: list[FocalMap]
     sky: Chart | None
     exposures: list[Exposure]
@@ -98,6 +100,7 @@ def night_page(raw: Raw, products: list[Product], night: int, drawing: Drawing) 
     bias_row, flat_row = (_row(chosen.get(kind), night) for kind in ("bias", "flat"))
     return NightPage(
         night=dashed(night),
+        version=drawing.version,
         location=raw.objects.location,
         arrived=came,
         bias=sections["bias"],
@@ -106,6 +109,7 @@ def night_page(raw: Raw, products: list[Product], night: int, drawing: Drawing) 
         profiles=overscan_profiles(raw, night, recipe),
         settling=settling_charts(chosen["bias"], bias_row) if bias_row is not None else [],
         lamps=lamps(chosen["flat"], flat_row) if flat_row is not None else [],
+        lamps_note=waiting(chosen["flat"], flat_row) if flat_row is not None else "",
         maps=list(_maps(chosen, bias_row, flat_row)),
         sky=_sky(raw, chosen.get("science"), night),
         exposures=listed,

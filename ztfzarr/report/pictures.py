@@ -78,8 +78,8 @@ def _drawn(array: xr.DataArray, kind: str, title: str, alt: str, pixels: int) ->
     boxes, width, height = sky_boxes()
     top = min(box[1] for box in boxes.values())
     unit = label_of(array)
-    form = ",.4g"
-    scale = Scale(format(low, form), f"{high:{form}}", colours_of(CMAPS[kind]), unit)
+    least, most = (f"{value:,.4g}".replace("-", "−") for value in (low, high))
+    scale = Scale(least, most, colours_of(CMAPS[kind]), unit)
     return Picture(
         title,
         alt,

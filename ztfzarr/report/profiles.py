@@ -17,9 +17,12 @@ from ztfzarr.report.source import Product, Raw
 from ztfzarr.steps.overscan import overscan_level, overscan_profile
 from ztfzarr.store.cube import open_cube
 
-POINTS: Final = 80  # of a profile: medians of some rows each
-NUMBERS: Final = (("settling_level", "overscan level above the settled"), ("settling_offset", "frame minus master"),
-                  ("settling_shape", "its range in 8 × 8 blocks"))  # fmt: skip
+POINTS: Final = 48  # of a profile: medians of some rows each
+NUMBERS: Final = (
+    ("settling_level", "overscan level above the settled"),
+    ("settling_offset", "frame minus master"),
+    ("settling_shape", "its range in 8 × 8 blocks"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,19 @@ def _profile_chart(ccd: int, profile: xr.DataArray, level: xr.DataArray) -> Char
             continue
         smooth, mean = level.sel(quadrant=quadrant).values.astype(np.float64), float(np.nanmean(rows))
         y, medians = _thinned(rows - mean)
-        series.append(Series(f"q{quadrant}", y, medians, style=quadrant, dots=False))
+        series.append(Series(f"q{quadrant}", y, medians, style=quadrant))
         where, fitted = _thinned(smooth - mean)
         series.append(Series("", where, fitted, style=0))
     title = f"CCD {ccd}: overscan level about its mean against row, four quadrants and their fits"
-    return chart(title, series, x_label="row", y_label="DN", size=(300, 170))
+    return chart(title, series, x_label="row", y_label="DN", size=(270, 170))
 
 
 def _thinned(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return centres and medians of some rows each."""
     parts = np.array_split(values, min(POINTS, len(values)))
     ends = np.cumsum([0, *(len(part) for part in parts)])
-    return (ends[:-1] + ends[1:] - 1) / 2, np.array(
-        [np.nanmedian(p) if np.isfinite(p).any() else np.nan for p in parts]
-    )
+    medians = [np.nanmedian(part) if np.isfinite(part).any() else np.nan for part in parts]
+    return (ends[:-1] + ends[1:] - 1) / 2, np.array(medians)
 
 
 def settling_charts(bias: Product, row: int) -> list[Chart]:
@@ -100,13 +102,10 @@ def settling_charts(bias: Product, row: int) -> list[Chart]:
 def sky_chart(science: Product, night: int, seconds: NDArray[np.float64]) -> Chart | None:
     """Draw the sky of the exposures of a night against the hour UTC; ``seconds`` of each, from midnight."""
     rows = science.rows_of(night)
-    made = (science.rows("present", rows) == 1).any(axis=1)
-    sky = science.rows("sky", rows).astype(np.float64)
-    bands = science.rows("filter", rows)
-    level = np.array(
-        [np.nanmedian(v) if m and np.isfinite(v).any() else np.nan for v, m in zip(sky, made, strict=True)]
-    )
-    hours = seconds / 3600
+    sky = np.where(science.rows("present", rows)[..., np.newaxis] == 1, science.rows("sky", rows), np.nan)
+    known = np.isfinite(sky).any(axis=(1, 2))
+    bands, hours = science.rows("filter", rows)[known], seconds[known] / 3600
+    level = np.nanmedian(sky[known].reshape(int(known.sum()), -1).astype(np.float64), axis=1)
     series = [
         Series(band, hours[bands == band], level[bands == band], style, dots=True)
         for style, band in enumerate(("zg", "zr", "zi"), 1)

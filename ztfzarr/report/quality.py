@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfzarr.geometry import CCDS, QUADRANTS
 from ztfzarr.recipe import Recipe
 from ztfzarr.report.charts import Spark, spark
 from ztfzarr.report.measures import MEASURES, Measure
@@ -56,7 +57,8 @@ def judged_masters(product: Product, night: int, row: int) -> list[Judged]:
 def _of_master(
     product: Product, measure: Measure, night: int, row: int, made: Any, place: tuple[int, ...], group: str = ""
 ) -> Judged:
-    values = _scaled(product.table(measure.table)[(slice(None), *place)], measure)
+    column: tuple[Any, ...] = (slice(None), *place)
+    values = _scaled(product.table(measure.table)[column], measure)
     present = (product.table("present") == 1).reshape(len(product.night), -1).any(axis=1)
     rows = [
         r for r in np.argsort(product.night, kind="stable").tolist() if present[r] and product.night[r] <= night
@@ -66,20 +68,19 @@ def _of_master(
 
 
 def judged_science(product: Product, night: int) -> Iterator[Judged]:
-    """Judge the exposures of the sky of a night, filter by filter where that matters."""
+    """Judge the exposures of the sky of a night: sky and noise filter by filter, the rest together."""
     nights = np.unique(product.night[product.night <= night])[-NIGHTS:]
     rows = np.flatnonzero(np.isin(product.night, nights))
     made = product.rows("present", rows) == 1
     bands, mine = product.rows("filter", rows), product.night[rows]
-    for measure in MEASURES["science"]:
-        values = _scaled(product.rows(measure.table, rows), measure)
-        split = measure.table in ("sky", "noise")
-        for band in FILTERS if split else ("",):
-            fits = (bands == band) if split else np.ones(len(rows), bool)
-            here = fits & (mine == night) & made.any(axis=1)
-            if here.any():
-                history = [values[fits & (mine == n)] for n in nights.tolist()]
-                yield judge(measure, values[here], made[here], product.recipe, history, band)
+    split, whole = MEASURES["sky"], MEASURES["science"]
+    for band, measure in [*((b, m) for b in FILTERS for m in split), *(("", m) for m in whole)]:
+        fits = (bands == band) | (band == "")
+        here = fits & (mine == night) & made.any(axis=1)
+        if here.any():
+            values = _scaled(product.rows(measure.table, rows), measure)
+            history = [values[fits & (mine == n)] for n in nights.tolist()]
+            yield judge(measure, values[here], made[here], product.recipe, history, band)
 
 
 def _scaled(values: NDArray[Any], measure: Measure) -> Values:
@@ -175,20 +176,21 @@ def _trend(history: list[Values], measure: Measure) -> Spark | None:
     known = median[np.isfinite(median)]
     if not known.size:
         return None
-    text = f"medians of the last {known.size} nights from {_text(known[0], measure.form)} to {_text(known[-1], measure.form)}"
+    ends = " to ".join(_text(value, measure.form) for value in (known[0], known[-1]))
+    text = f"medians of the last {known.size} nights, from {ends}"
     return spark(median, numbers[1], numbers[2], text)
 
 
 def flagged_lines(product: Product, row: int) -> list[str]:
-    """Name the entries of masters that are flagged, and why."""
+    """Name the quadrants of masters that are flagged, flag by flag."""
     flag, present = product.table("flag")[row], product.table("present")[row] == 1
-    meanings = product.version.product.tables["flag"].flags or {}
+    flag = np.where(present[..., np.newaxis], flag, 0).reshape(-1, len(CCDS), len(QUADRANTS))
     lines = []
-    for place in map(tuple, np.argwhere((flag != 0).any(axis=-1) & present).tolist()):
-        band = f"{FILTERS[place[0]]} " if product.kind == "flat" else ""
-        parts = [
-            f"q{q + 1}: {', '.join(name for name, bit in meanings.items() if flag[place][q] & bit)}"
-            for q in np.flatnonzero(flag[place]).tolist()
-        ]
-        lines.append(f"{band}CCD {place[-1] + 1}: {'; '.join(parts)}")
+    for i, band in enumerate(FILTERS if product.kind == "flat" else ("",)):
+        for name, bit in (product.version.product.tables["flag"].flags or {}).items():
+            found: dict[int, list[str]] = {}
+            for ccd, quadrant in np.argwhere(flag[i] & bit).tolist():
+                found.setdefault(ccd + 1, []).append(f"q{quadrant + 1}")
+            named = ", ".join(f"CCD {ccd} {' '.join(quadrants)}" for ccd, quadrants in found.items())
+            lines += [f"{band} {name.replace('_', ' ')}: {named}".strip()] if found else []
     return lines

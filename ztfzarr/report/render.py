@@ -47,13 +47,7 @@ def rendered(template: str, **context: Any) -> bytes:
 
 
 def visible(text: str) -> str:
-    """Show characters that cannot be seen, or that hide or turn others, by their code.
-
-    Examples
-    --------
-    >>> visible("a" + chr(0x202E) + "b")
-    'a\\\\u202eb'
-    """
+    """Show characters that cannot be seen, or that hide or turn others, by their code in hexadecimal."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_code(c) if unicodedata.category(c) in HIDDEN else c for c in text)

@@ -42,7 +42,8 @@ def exposures(raw: Raw, night: int, science: Product | None) -> list[Exposure]:
 def sky_rows(raw: Raw, night: int) -> NDArray[np.intp]:
     """Return the rows of raw of the exposures of the sky of a night that have any file, by time."""
     rows = raw.rows_of(night)
-    return rows[(raw["imgtype"][rows] == "object") & raw["present"][rows].any(axis=1)]
+    chosen = (raw["imgtype"][rows] == "object") & raw["present"][rows].any(axis=1)
+    return np.asarray(rows[chosen])
 
 
 class _Found:
@@ -66,7 +67,7 @@ def _exposure(raw: Raw, row: int, place: int, found: _Found) -> Exposure:
     made = found.made[place]
     flag = np.where(made[:, np.newaxis], found.flag[place], 0)
     names = [
-        f"{name.replace('_', ' ')} ({int(((flag & bit) != 0).sum())})"
+        f"{name.replace('_', ' ')}: {int(((flag & bit) != 0).sum())} quadrants"
         for name, bit in found.meanings.items()
         if ((flag & bit) != 0).any()
     ]
@@ -83,7 +84,7 @@ def _exposure(raw: Raw, row: int, place: int, found: _Found) -> Exposure:
         _median(found.sky[place][made], ".1f"),
         _median(found.noise[place][made], ".2f"),
         word,
-        ", ".join(names) + (" quadrants" if names else ""),
+        ", ".join(names),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from ztfzarr.store.group import array_of, existing_document, open_raw, read_tabl
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.versions import Version, versions_of
 
-COLUMNS = (
-    "exposure", "time", "night", "imgtype", "filter", "led", "field", "exptime", "airmass", "present", "source_name",
+COLUMNS: Final = (
+    "exposure", "time", "night", "imgtype", "filter", "led", "field", "exptime", "airmass", "present",
+    "source_name",
 )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ class Product:
         return np.asarray(np.asarray(array_of(self.group, name)[first:stop])[rows - first])
 
     def row_of(self, night: int) -> int | None:
-        """Return the row of the masters that hold for a night: its own, or that of a period with the night in it."""
+        """Return the row of the masters of a night: its own, or that of a period with the night in it."""
         own = np.flatnonzero(self.night == night)
         made = (self.table("present") == 1).reshape(len(self.night), -1).any(axis=1)
         if len(own) and made[own[0]]:
