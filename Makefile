@@ -23,6 +23,7 @@ demo: $(VENV)/installed
 	$(BIN)/ztfzarr ls $(DEMO)/night.zarr
 	$(BIN)/ztfzarr info $(DEMO)/night.zarr
 	$(BIN)/ztfzarr show $(DEMO)/night.zarr science --ccd 2 -o $(DEMO)/science.png
+	$(BIN)/ztfzarr report $(DEMO)/night.zarr -o $(DEMO)/report.html
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ztfzarr.plot.show import draw, rendered
 from ztfzarr.plot.source import Wanted, chosen, subtracted
 from ztfzarr.recipe import read_recipe
 from ztfzarr.reduce.run import reduce
+from ztfzarr.report import night_report
 from ztfzarr.simulate import simulate_night
 from ztfzarr.store.opening import open_version
 
@@ -52,7 +54,7 @@ def make_night(folder: Path) -> Path:
 def save(name: str, content: bytes) -> None:
     """Write a PNG with as many colours as leave it small."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    for colours in (128, 64, 32):
+    for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
         image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
         if len(buffer.getvalue()) < LIMIT:
@@ -60,6 +62,30 @@ def save(name: str, content: bytes) -> None:
     HERE.mkdir(exist_ok=True)
     (HERE / f"{name}.png").write_bytes(buffer.getvalue())
     print(f"{name}.png: {len(buffer.getvalue()) / 1000:.0f} kB, {colours} colours")
+
+
+def screenshots(page: Path) -> bytes:
+    """A report on a desktop, light, and on a phone, dark, side by side; needs Debian's chromium."""
+    from playwright.sync_api import sync_playwright
+
+    shots = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for width, scheme in ((1180, "light"), (360, "dark")):
+            one = browser.new_page(
+                viewport={"width": width, "height": 1180}, color_scheme=scheme, reduced_motion="reduce"
+            )
+            one.goto(page.absolute().as_uri())
+            if scheme == "dark":
+                one.evaluate("document.querySelector('#bias').scrollIntoView()")
+            shots.append(Image.open(io.BytesIO(one.screenshot())))
+        browser.close()
+    sheet = Image.new("RGB", (sum(s.width for s in shots) + 24, 1180), "white")
+    for shot, left in zip(shots, (0, shots[0].width + 24), strict=True):
+        sheet.paste(shot, (left, 0))
+    buffer = io.BytesIO()
+    sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4), Image.Resampling.LANCZOS).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def main() -> None:
@@ -74,6 +100,9 @@ def main() -> None:
         save("difference", rendered(draw(subtracted(store, wanted, "v1"), wanted, minus=True), "png", dpi=90))
         save("mask-ccd", rendered(bad_mask(store), "png", dpi=90))
         save("stamps", contact_sheet(store, Path(scratch)))
+        page = Path(scratch) / "report.html"
+        page.write_bytes(night_report(store, 20200801))
+        save("report", screenshots(page))
 
 
 def bad_mask(store: Path):

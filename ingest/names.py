@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from ztfzarr.errors import RefusedError
-from ztfzarr.geometry import CCDS, FILTER_IDS, IMAGE_TYPES, OTHER_KINDS, filefracday_time
+from ztfzarr.geometry import CCDS, FILTER_IDS, IMAGE_TYPES, OTHER_KINDS, filefracday_time, night_of
 
 PATTERN: Final = re.compile(
     r"ztf_(?P<exposure>\d{14})_(?P<field>\d{6})_(?P<filter>[a-z]{2})_c(?P<ccd>\d{2})_(?P<kind>[a-z])"
@@ -58,3 +60,12 @@ def parse_name(name: str) -> RawName:
     except ValueError:
         raise RefusedError(f"{match['exposure'][:8]} in the name is no date: expected YYYYMMDD") from None
     return RawName(int(match["exposure"]), int(match["field"]), match["filter"], ccd, kind)
+
+
+def night_in_name(name: str) -> int | None:
+    """Return the night YYYYMMDD that the name of a raw file tells, be it of a kind that is not read; else None."""
+    match = PATTERN.fullmatch(name)
+    try:
+        return int(night_of(np.array(filefracday_time(int(match["exposure"]))))) if match else None
+    except ValueError:
+        return None

@@ -11,16 +11,19 @@ from typing import Final
 
 from ztfzarr.errors import RefusedError, StoreError
 from ztfzarr.ingest.fill import fill_file
+from ztfzarr.ingest.names import night_in_name
 from ztfzarr.ingest.plan import Report, exposure_rows, files_to_fill
 from ztfzarr.ingest.scan import RawFile, scan
 from ztfzarr.ingest.sources import Source, find_sources
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
+from ztfzarr.store.refused import UNKNOWN, Refused, keep_refused
 from ztfzarr.store.register import (
     Exposure,
     FilledFile,
     create_raw,
     existing_document,
     mark,
+    read_document,
     register,
     sweep_partial,
 )
@@ -76,6 +79,10 @@ def ingest(
     ------
     StoreError
         If the location is no store, or the store is locked for too long.
+
+    Notes
+    -----
+    The store, once there is one, keeps which files were refused and why (``ztfzarr.store.refused``).
     """
     started = time.monotonic()
     events = events or Events()
@@ -83,14 +90,20 @@ def ingest(
     objects = open_objects(store)
     report = Report()
     sources, report.refused = find_sources([os.fspath(p) for p in paths], source_options)
-    report.files = len(sources)
+    report.files, named = len(sources), len(report.refused)
     with ThreadPoolExecutor(workers) as pool:
         files = list(_scanned(pool, sources, report, events))
         plan = files_to_fill(objects, pool, files, report, check=check)
         if plan:
             _run(objects, pool, plan, report, events, workers)
+    if report.refused[named:] and read_document(objects) is not None:
+        keep_refused(objects, [_refused(path, why) for path, why in report.refused[named:]])
     report.seconds = time.monotonic() - started
     return report
+
+
+def _refused(path: str, reason: str) -> Refused:
+    return Refused(night_in_name(Source(path).name) or UNKNOWN, path, reason)
 
 
 def _scanned(

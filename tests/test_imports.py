@@ -20,7 +20,7 @@ LAYERS = (
     ("store",),
     ("simulate", "ingest", "reduce"),
     ("plot",),
-    ("export",),
+    ("export", "report"),
     ("cli",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -37,6 +37,7 @@ FORBIDDEN = {
     "horizon": {"xarray", "zarr", "astropy", "dask"},
     "store": {"astropy"},
     "plot": {"zarr"},
+    "report": {"zarr", "astropy"},
     "cli": {"astropy", "zarr", "xarray", "numba", "matplotlib"},
 }
 

@@ -28,10 +28,18 @@ def faults(document: dict[str, Any], kind: str) -> list[str]:
     list of str
         One line a fault, with its place; empty if the document is valid.
     """
+    return _schema_faults(document, kind, "group") or list(_unequal_lengths(document))
+
+
+def record_faults(record: Any, kind: str) -> list[str]:
+    """Check an object of JSON that is no group: kind ``refused``. As :func:`faults`."""
+    return _schema_faults(record, kind, "record")
+
+
+def _schema_faults(document: Any, kind: str, whole: str) -> list[str]:
     validator = jsonschema.Draft202012Validator(load(kind), registry=_registry())
     errors = sorted(validator.iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
-    lines = [f"{'/'.join(map(str, e.absolute_path)) or 'group'}: {_shortened(e.message)}" for e in errors]
-    return lines or list(_unequal_lengths(document))
+    return [f"{'/'.join(map(str, e.absolute_path)) or whole}: {_shortened(e.message)}" for e in errors]
 
 
 @cache

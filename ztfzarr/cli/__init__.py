@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "info": ("ztfzarr.cli.listing", "Say what a store holds, its size, and how to open it."),
     "find": ("ztfzarr.cli.find", "Find the exposures that saw a position, and cut stamps."),
     "show": ("ztfzarr.cli.show", "Draw an image of a store: a quadrant, a CCD or the focal plane."),
+    "report": ("ztfzarr.cli.report", "Make a report of a night, or of all, as HTML."),
     "compare": ("ztfzarr.cli.versions", "Say in what two versions of a product differ."),
     "drop": ("ztfzarr.cli.versions", "Delete a version of a product."),
     "verify": ("ztfzarr.cli.verify", "Check every checksum of a store, or the cube against raw files."),

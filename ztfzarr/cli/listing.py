@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ztfzarr.reduce.listing import ProductNight
     from ztfzarr.store.listing import Night, ProductSummary, Summary
     from ztfzarr.store.objects import Objects
+
+
+NAMED: Final = 5  # nights with refused files
 
 
 @click.command()
@@ -34,21 +37,29 @@ def ls(store: Objects, selected: tuple[int, int], as_json: bool) -> None:
     """List the nights of STORE: exposures of each kind, CCDs, files, and gaps; then what is made of them.
 
     Of each version of a product: entries made, missing, flagged by their quality, and stale: for which more
-    frames, or a master of the same night, came later.
+    frames, or a master of the same night, came later. Last, the nights of files that ingest refused.
     """
     from ztfzarr.reduce.listing import product_nights
     from ztfzarr.reduce.report import Selection
     from ztfzarr.store.listing import nights
+    from ztfzarr.store.refused import UNKNOWN, refused_nights
 
     found = [night for night in nights(store) if selected[0] <= night.night <= selected[1]]
     products = product_nights(store, Selection(*selected))
+    refused = [n for n in refused_nights(store) if n == UNKNOWN or selected[0] <= n <= selected[1]]
     if as_json:
-        print_json({"nights": [asdict(n) for n in found], "products": [asdict(p) for p in products]})
+        print_json(
+            {"nights": [asdict(n) for n in found], "products": [asdict(p) for p in products], "refused": refused}
+        )
         return
     _print_nights(found)
     if products:
         click.echo()
         _print_products(products)
+    if refused:
+        named = ", ".join(_date(night) if night else "no known night" for night in refused[-NAMED:])
+        others = f" and {counted(len(refused) - NAMED, 'night')} before" if len(refused) > NAMED else ""
+        click.echo(f"\nfiles were refused of {named}{others}: ztfzarr report says which and why")
 
 
 def _print_products(found: list[ProductNight]) -> None:

@@ -100,9 +100,11 @@ def _check_raw(
 ) -> None:
     from ztfzarr.errors import StoreError
     from ztfzarr.store.check import present_files, shard_faults, table_faults
+    from ztfzarr.store.refused import refused_faults
     from ztfzarr.store.register import open_raw
 
     checked.faults += table_faults(store)
+    checked.faults += refused_faults(store)
     try:
         files = present_files(open_raw(store), selection)
     except StoreError:  # the tables that name the files are damaged, and among the faults

@@ -8,14 +8,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-N_RANDOM: Final = 10_000
+from ztfzarr.kernels.reserved import ABSENT as ABSENT
+from ztfzarr.kernels.reserved import EXACT_ZERO as EXACT_ZERO
+from ztfzarr.kernels.reserved import NULL_ASTROPY as NULL_ASTROPY
+from ztfzarr.kernels.reserved import NULL_CFITSIO as NULL_CFITSIO
 
-# Quantised values that CFITSIO (-2147483647) and astropy (-2147483648) write for NaN, the store's own
-# absent value (the bits of a float32 NaN), and the value that SUBTRACTIVE_DITHER_2 reserves for 0.0.
-NULL_CFITSIO: Final = -2147483647
-NULL_ASTROPY: Final = -2147483648
-ABSENT: Final = 2143289344
-EXACT_ZERO: Final = -2147483646
+N_RANDOM: Final = 10_000
 
 # 512 float32 stay in the first-level cache beside their integers and random numbers.
 BLOCK: Final = 512

@@ -121,10 +121,10 @@ def by_quadrant(array: xr.DataArray) -> xr.DataArray:
     return one.chunk({d: 1 if d in ("ccd", "quadrant") else -1 for d in one.dims})
 
 
-def block_size(image: xr.DataArray) -> int:
-    """Return the edge of the blocks that make a picture of at most some 1,050 pixels."""
+def block_size(image: xr.DataArray, pixels: int = PIXELS) -> int:
+    """Return the edge of the blocks that make a picture of at most some ``pixels``."""
     quadrants = {d: 8 + 3 * GAPS[d] if "ccd" in image.dims else 2 if "quadrant" in image.dims else 1 for d in GAPS}
-    return math.ceil(max(image.sizes[d] * n for d, n in quadrants.items()) / PIXELS)
+    return math.ceil(max(image.sizes[d] * n for d, n in quadrants.items()) / pixels)
 
 
 def label_of(array: xr.DataArray) -> str:

@@ -6,17 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import xarray as xr
 
 from ztfzarr.masters.calibrations import period_of
 from ztfzarr.reduce.report import Selection
-from ztfzarr.store.cube import open_cube
 from ztfzarr.store.group import open_raw, read_table
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.versions import Version, nights_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 MADE_OF: Final = {"bias": ("bias",), "flat": ("flat",), "pocket": ("flat", "object")}
 SECTION: Final = {"pocket": "pocket_fit"}  # of the recipe, where it is not named as the kind
@@ -46,6 +47,8 @@ class Inputs:
 @lru_cache(maxsize=1)
 def _cube(objects: Objects, length: int) -> xr.Dataset:
     """Open a cube once a process for all the tasks of a run; ``length`` tells one that has grown."""
+    from ztfzarr.store.cube import open_cube  # its kernels are not needed to list inputs
+
     return open_cube(objects)
 
 

@@ -95,7 +95,7 @@ def _science(objects: Objects, version: Version, selection: Selection) -> Iterat
     rows = np.flatnonzero(chosen)
     there = read_table(raw, "present")[rows] == 1
     present = np.asarray(array_of(group, "present")[...])[rows] == 1
-    stale = present & _superseded(objects, version, rows, nights[rows], read_table(raw, "filter")[rows])
+    stale = present & superseded(objects, version, rows, nights[rows], read_table(raw, "filter")[rows])
     few = len(rows) <= MANY
     flag = np.asarray(array_of(group, "flag")[...])[rows] if few else np.zeros((*present.shape, 4), np.uint8)
     flagged = present & (flag != 0).any(axis=-1)
@@ -144,14 +144,17 @@ def _starflats(_objects: Objects, version: Version, selection: Selection) -> Ite
 LISTED: Final = {"science": _science, "stars": _stars, "starflat": _starflats}
 
 
-def _superseded(
+def superseded(
     objects: Objects,
     version: Version,
     rows: NDArray[np.int64],
     nights: NDArray[np.int32],
     filters: NDArray[Any],
 ) -> NDArray[np.bool_]:
-    """Say which exposures, (time, ccd), have got a sound master of their own night, and were made with another."""
+    """Say which exposures, (time, ccd), have got a sound master of their own night, and were made with another.
+
+    ``rows`` are theirs as stored, ``nights`` and ``filters`` what raw says of these.
+    """
     result = np.zeros((len(nights), 16), bool)
     group = version.open()
     bands = np.array([FILTERS.index(name) if name in FILTERS else 0 for name in filters.tolist()], np.int64)

@@ -80,7 +80,8 @@ def _entry(version: Version, place: Place, names: dict[str, Any]) -> Iterator[En
     where = entry_name(version, place, names)
     if version.kind == "stars":
         fault = table_fault(version, int(names["time"][place[0]]), place[1] + 1)
-        yield from [] if fault is None else [f"{version.group}: {where}: {fault}"]
+        if fault is not None:
+            yield EntryFault(place, "table", f"{version.group}: {where}: {fault}")
     for name in version.pixels:
         for hit, what in _shard_faults(version, name, shard_key(version, name, place)):
             yield EntryFault(place, name, f"{version.group}/{name}: {where}{hit}: {what}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ztfzarr.geometry import FILTER_IDS, LED_FILTERS
-from ztfzarr.masters.mask import MASKS
+from ztfzarr.masters.bits import MASKS
 from ztfzarr.recipe import Recipe, recipe_for
 from ztfzarr.store import starflat_variables
 from ztfzarr.store.raw import COORDINATES, LABELS

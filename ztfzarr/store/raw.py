@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr import geometry
-from ztfzarr.kernels.dither import ABSENT
+from ztfzarr.kernels.reserved import ABSENT
 from ztfzarr.store.template import Variable as Variable
 from ztfzarr.store.template import arrays_of as arrays_of
 from ztfzarr.store.template import dimension_lengths as dimension_lengths
