@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import re
 import sys
 from typing import Any, Final
 
@@ -31,12 +33,16 @@ COMMANDS: Final = {
     "repair": ("ztfzarr.cli.repair", "Write what is damaged in the cube again, from the raw files."),
 }
 
+# Files are written under such names first; people know them by the rest.
+PARTIAL: Final = re.compile(r"\.[0-9a-f]{32}\.partial$")
+
 EXIT_STATUS: Final = """\b
 Exit status:
   0    all done
   1    some inputs were refused or faults found, each named; the rest is done
   2    wrong usage
-  3    the store cannot be used: none there, locked, damaged, not writable, or of another format
+  3    the store cannot be used: none there, locked, damaged, not writable, or of another format; or it has
+       nothing of what was asked for
   130  interrupted; what was done stays, run the command again"""
 
 
@@ -83,6 +89,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets "?" where it lacks a letter
     try:
         status: Any = cli.main(args, standalone_mode=False)
     except click.ClickException as error:
@@ -119,4 +128,9 @@ def _line(error: Exception) -> str:
     """Say in one line what went wrong; texts of object stores may quote what is not for logs."""
     from ztfzarr.store.access import reason
 
-    return reason(error) if type(error).__module__.startswith("obstore") else str(error).splitlines()[0]
+    if type(error).__module__.startswith("obstore"):
+        return reason(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{PARTIAL.sub('', str(error.filename))}: " if error.filename else ""
+        return f"{where}{error.strerror.lower()}"
+    return str(error).splitlines()[0]

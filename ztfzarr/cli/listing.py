@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size, store_argument
+from ztfzarr.cli.empty import say_nothing
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, date, print_json, ranges, size, store_argument
 from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr ls night.zarr
+  ztfzarr ls s3://bucket/ztf --night 2020-08-01:2020-08-31 --json"""
+)
 @store_argument
 @click.option(
     "--night",
@@ -44,6 +50,9 @@ def ls(store: Objects, selected: tuple[int, int], as_json: bool) -> None:
     if as_json:
         print_json({"nights": [asdict(n) for n in found], "products": [asdict(p) for p in products]})
         return
+    if not found:
+        say_nothing(store, selected)
+        return
     _print_nights(found)
     if products:
         click.echo()
@@ -54,7 +63,7 @@ def _print_products(found: list[ProductNight]) -> None:
     table = new_table("product", "night", "made", "missing", "flagged", "stale", "quality")
     for night in found:
         counts = (f"[yellow]{n}[/]" if n else "0" for n in (night.missing, night.flagged, night.stale))
-        table.add_row(night.group, _date(night.night), str(night.made), *counts, night.quality)
+        table.add_row(night.group, date(night.night), str(night.made), *counts, night.quality)
     print_table(table)
 
 
@@ -63,16 +72,16 @@ def _print_nights(found: list[Night]) -> None:
     for night in found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
         missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
-        table.add_row(_date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
+        table.add_row(date(night.night), kinds, ranges(night.ccds), str(night.files), missing)
     print_table(table)
 
 
-def _date(night: int) -> str:
-    text = str(night)
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}"
-
-
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr info night.zarr
+  ztfzarr info s3://bucket/ztf --json"""
+)
 @store_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def info(store: Objects, as_json: bool) -> None:
@@ -88,7 +97,7 @@ def info(store: Objects, as_json: bool) -> None:
 
 def _described(found: Summary) -> str:
     ny, nx, overscan = found.shape
-    span = f"{_date(found.first_night)} to {_date(found.last_night)}" if found.exposures else "none yet"
+    span = f"{date(found.first_night)} to {date(found.last_night)}" if found.exposures else "none yet"
     counts = [counted(found.exposures, "exposure"), counted(found.nights, "night"), counted(found.files, "file")]
     stored = f"{size(found.stored_bytes)} in {counted(found.objects, 'object')}"
     per_file = f"{found.objects / max(found.files, 1):.1f} a file"

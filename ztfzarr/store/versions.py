@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -12,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ztfzarr.errors import StoreError
+from ztfzarr.errors import RecipeError, StoreError
 from ztfzarr.recipe import Recipe, refuse_other
 from ztfzarr.schema import faults
 from ztfzarr.store.group import array_of, existing_document, open_raw, read_json, read_table
@@ -31,6 +32,8 @@ from ztfzarr.store.raw import label_values
 from ztfzarr.store.template import FORMAT, Variable, arrays_of, dimension_lengths, dumped, resized
 from ztfzarr.store.writing import uninterrupted, writable_arrays
 
+# A name is a folder of the product: "" or ".." would be the product itself, or what is beside it.
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SOFTWARE: Final = ("ztfzarr", "numpy", "numba", "xarray", "zarr", "pcodec", "astropy")
 
 
@@ -75,9 +78,13 @@ def find_version(objects: Objects, kind: str, name: str) -> Version | None:
 
     Raises
     ------
+    RecipeError
+        If it is no name of a version.
     StoreError
         If it is damaged or of another format.
     """
+    if not NAME.fullmatch(name):
+        raise RecipeError(f"version {name!r}: expected letters, digits, and . _ - between them, as in v2")
     key = f"{kind}/{name}/zarr.json"
     document = read_json(objects, key)
     if document is None:
@@ -88,9 +95,10 @@ def find_version(objects: Objects, kind: str, name: str) -> Version | None:
 
 
 def existing_version(objects: Objects, kind: str, name: str) -> Version:
-    """Open a version; StoreError if there is none of that name."""
+    """Open a version; StoreError if there is none of that name, or no store."""
     version = find_version(objects, kind, name)
     if version is None:
+        existing_document(objects)
         raise StoreError(f"no {kind}/{name} in {objects.location}: make it with ztfzarr {kind} --version {name}")
     return version
 
@@ -98,7 +106,7 @@ def existing_version(objects: Objects, kind: str, name: str) -> Version:
 def versions_of(objects: Objects) -> Iterator[Version]:
     """List the versions of all products in a store."""
     for kind in PRODUCTS:
-        for name in sorted(objects.children(kind), key=lambda n: (len(n), n)):
+        for name in sorted(filter(NAME.fullmatch, objects.children(kind)), key=lambda n: (len(n), n)):
             version = find_version(objects, kind, name)
             if version is not None:
                 yield version

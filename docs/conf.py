@@ -1,0 +1,49 @@
+"""How Sphinx makes the site of docs/: offline, every warning an error. ``make docs``."""
+
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "ztfzarr"
+author = "the ztfzarr developers"
+copyright = author
+release = version = installed("ztfzarr")
+
+extensions = [
+    "myst_nb",  # Markdown and notebooks written as Markdown
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "sphinx_click",
+    "sphinx_copybutton",
+    "repository_links",
+    "mathml",
+    "schema_tables",
+    "command_examples",
+]
+exclude_patterns = ["slurm", "_ext"]
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!ztfzarr\.).*")]  # no inventories of other projects: they are on the network
+
+html_theme = "furo"
+html_title = f"ztfzarr {release}"
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sphinx = False
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 4  # as code hosts make them
+suppress_warnings = ["config.cache"]
+
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 120  # seconds a cell
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+copybutton_prompt_text = "$ "
