@@ -1,9 +1,12 @@
 """How Sphinx makes the site of docs/: offline, every warning an error. ``make docs``."""
 
+import os
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
+# Commands of the tutorial are this environment's.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ztfzarr"
@@ -21,11 +24,9 @@ extensions = [
     "mathml",
     "schema_tables",
     "command_examples",
+    "module_pages",
 ]
 exclude_patterns = ["slurm", "_ext"]
-nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!ztfzarr\.).*")]  # no inventories of other projects: they are on the network
-
 html_theme = "furo"
 html_title = f"ztfzarr {release}"
 html_math_renderer = "mathml"
@@ -34,7 +35,6 @@ html_show_sphinx = False
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 4  # as code hosts make them
-suppress_warnings = ["config.cache"]
 
 nb_execution_mode = "force"
 nb_execution_in_temp = True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -46,8 +49,30 @@ Exit status:
   130  interrupted; what was done stays, run the command again"""
 
 
+class ReaderGoneError(Exception):
+    """Who reads our output has enough of it, such as ``head``: no error, where click would end with status 1."""
+
+
+@contextmanager
+def _to_a_reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the group's own options, ``--help`` among them."""
+        with _to_a_reader():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _to_a_reader():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of a night's work."""
@@ -106,8 +131,8 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("ztfzarr: interrupted; run the command again to finish", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except ReaderGoneError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python says so once more as it ends
         sys.exit(0)
     except Exception as error:
         if not _is_outside(error):

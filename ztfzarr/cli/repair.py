@@ -42,6 +42,9 @@ def repair(
     """
     from ztfzarr.ingest.repair import repair as run
     from ztfzarr.store.check import Selection
+    from ztfzarr.store.group import existing_document
+
+    existing_document(store)
 
     with progress(quiet) as shown:
         report = run(
