@@ -38,7 +38,7 @@ myst_heading_anchors = 4  # as code hosts make them
 
 nb_execution_mode = "force"
 nb_execution_in_temp = True
-nb_execution_timeout = 120  # seconds a cell
+nb_execution_timeout = 600  # seconds a cell, on a busy machine
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 

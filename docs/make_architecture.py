@@ -1,4 +1,4 @@
-"""Draw docs/architecture.svg, layers of imports and the flow of data, from the layers that tests/test_imports.py keeps.
+"""Draw docs/architecture.svg: layers of imports, as tests/test_imports.py keeps them, and the flow of data.
 
 python docs/make_architecture.py
 """
@@ -25,7 +25,7 @@ WHAT = {
     "kernels": "compiled loops",
 }
 FLOW = ("raw FITS", "STORE/raw", "Dataset in DN", "bias, flat, science", "STORE/bias/v1, …", "pictures, FITS, you")
-BY = ("ingest", "open_cube", "steps, masters", "reduce, a recipe", "plot, export")
+BY = ("ingest", "open_cube", "steps, masters", "reduce", "plot, export")
 
 
 def layers() -> tuple[tuple[str, ...], ...]:
