@@ -142,7 +142,7 @@ MISTAKES = [
     ("find night.zarr 10 5 --cutout 64", 2, "--cutout without -o, or -o without --cutout: expected both or none"),
     ("find night.zarr 10 5 --cutout 64 -o file", 2, "'file' is a file."),
     ("show night.zarr raw -o x.bmp", 2, "x.bmp: expected a name that ends in .png, .pdf, .svg, .jpg"),
-    ("show night.zarr raw --ccd 2 -o file/x.png", 3, "ztfzarr: file: file exists"),
+    ("show night.zarr raw --ccd 2 -o file/x.png", 3, "ztfzarr: file: File exists"),
     ("show night.zarr raw --ccd 17 -o x.png", 2, "17 is not in the range 1<=x<=16."),
     ("show night.zarr raw --ccd 5 -o x.png", 3, "no raw of CCD 5: there is night"),
     ("export night.zarr science file", 2, "'file' is a file."),
@@ -250,7 +250,7 @@ def test_a_full_disk_is_said(local: Path) -> None:
             stderr=subprocess.PIPE,
             check=False,
         )
-    assert (ran.returncode, ran.stderr) == (3, b"ztfzarr: no space left on device\n")
+    assert (ran.returncode, ran.stderr) == (3, b"ztfzarr: No space left on device\n")
 
 
 def test_a_terminal_without_utf8(local: Path, tmp_path: Path) -> None:

@@ -157,5 +157,5 @@ def _line(error: Exception) -> str:
         return reason(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{PARTIAL.sub('', str(error.filename))}: " if error.filename else ""
-        return f"{where}{error.strerror.lower()}"
+        return f"{where}{error.strerror}"
     return str(error).splitlines()[0]
