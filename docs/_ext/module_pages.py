@@ -2,10 +2,13 @@
 
 import importlib
 import pkgutil
+import re
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
+
+CODE_OR_BAR = re.compile(r"``.*?``|\|")
 
 
 class Modules(SphinxDirective):
@@ -33,7 +36,7 @@ def modules(package):
 
 def without_substitutions(_app, _what, _name, _object, _options, lines):
     """Leave bars of absolute values, |x - m|, as they are: reStructuredText means substitutions by them."""
-    lines[:] = [line if "``" in line else line.replace("|", "\\|") for line in lines]
+    lines[:] = [CODE_OR_BAR.sub(lambda found: r"\|" if found[0] == "|" else found[0], line) for line in lines]
 
 
 def setup(app):
