@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test slow lint types benchmark clean
+.PHONY: demo test slow lint types docs benchmark clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ztfzarr needs Python 3.11 or newer")'
@@ -37,6 +37,15 @@ lint: $(VENV)/installed
 
 types: $(VENV)/installed
 	$(BIN)/mypy
+
+# The site, offline but for installing what makes it; the tutorial is run. Open build/docs/index.html.
+docs: $(VENV)/docs-installed
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/python docs/check_site.py build/docs
+
+$(VENV)/docs-installed: $(VENV)/installed
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/raw.py

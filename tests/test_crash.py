@@ -267,7 +267,7 @@ def test_full_disk_is_named_and_the_rerun_finishes(night, raw_files, night_store
     command = [sys.executable, "-c", limit + INGEST, *arguments(store, night / "raw")]
     done = subprocess.run(command, stderr=subprocess.PIPE, timeout=100, text=True)
     assert done.returncode == 3
-    assert re.fullmatch(r"ztfzarr: \[Errno 27\] File too large: '.*/s.zarr/.ztfzarr/partial/.*'\n", done.stderr)
+    assert re.fullmatch(r"ztfzarr: .*/s.zarr/.ztfzarr/partial/.*: File too large\n", done.stderr)
     assert not [path for path in (store / ".ztfzarr").rglob("*") if path.is_file()]
     assert faults(store) == []
     assert int(ztfzarr.open_cube(store).present.sum()) == 18

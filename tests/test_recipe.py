@@ -81,10 +81,13 @@ def test_toml_then_settings() -> None:
 
 
 REFUSED = [
-    ("", ["overscan.colums=25:30"], "overscan: .*'colums' was unexpected"),
-    ("", ["overscan.columns=25"], "overscan.columns: 25 is not of type 'array'"),
-    ("", ["bias.method=mean"], "bias.method: 'mean' is not one of"),
-    ("", ["flat.without_leds=[6]"], "flat.without_leds.0: 6 is not one of"),
+    ("", ["overscan.colums=25:30"], "overscan.colums: no such setting, expected columns"),
+    ("", ["overscan.columns=25"], "overscan.columns: 25, expected a list, as"),
+    ("", ["bias.method=mean"], "bias.method: 'mean', expected one of 'noise', 'sigma', 'median'"),
+    ("", ["flat.without_leds=[6]"], "flat.without_leds.0: 6, expected one of 2, 3"),
+    ("", ["overscan.columns=30:25"], "overscan.columns: .* above it"),
+    ("", ["overscan.columns_of_ccd={6 = [9, 9]}"], "overscan.columns_of_ccd.6: .* above it"),
+    ("[bais]\nskip = 5\n", [], "bais: no such setting, expected bias"),
     ("", ["overscan"], "'overscan': expected section.name=value"),
     ("[overscan\n", [], "the recipe is no TOML: "),
     ("", ["bias.skip=-1", "bias.clip=0"], "bias.clip: .*; bias.skip: "),

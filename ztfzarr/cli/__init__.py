@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -36,17 +41,43 @@ COMMANDS: Final = {
     "repair": ("ztfzarr.cli.repair", "Write what is damaged in a store again."),
 }
 
+# Files are written under such names first; people know them by the rest.
+PARTIAL: Final = re.compile(r"\.[0-9a-f]{32}\.partial$")
+
 EXIT_STATUS: Final = """\b
 Exit status:
   0    all done
   1    some inputs were refused or faults found, each named; the rest is done
   2    wrong usage
-  3    the store cannot be used: none there, locked, damaged, not writable, or of another format
+  3    the store cannot be used: none there, locked, damaged, not writable, or of another format; or it has
+       nothing of what was asked for
   130  interrupted; what was done stays, run the command again"""
+
+
+class ReaderGoneError(Exception):
+    """Who reads our output has enough of it, such as ``head``: no error, where click would end with status 1."""
+
+
+@contextmanager
+def _to_a_reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGoneError from None
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the group's own options, ``--help`` among them."""
+        with _to_a_reader():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _to_a_reader():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of a night's work."""
@@ -88,6 +119,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets "?" where it lacks a letter
     try:
         status: Any = cli.main(args, standalone_mode=False)
     except click.ClickException as error:
@@ -103,8 +137,8 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         say("ztfzarr: interrupted; run the command again to finish", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except ReaderGoneError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python says so once more as it ends
         sys.exit(0)
     except Exception as error:
         if not _is_outside(error):
@@ -125,4 +159,9 @@ def _line(error: Exception) -> str:
     """Say in one line what went wrong; texts of object stores may quote what is not for logs."""
     from ztfzarr.store.access import reason
 
-    return reason(error) if type(error).__module__.startswith("obstore") else str(error).splitlines()[0]
+    if type(error).__module__.startswith("obstore"):
+        return reason(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{PARTIAL.sub('', str(error.filename))}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return str(error).splitlines()[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ztfzarr.cli.empty import say_nothing
 from ztfzarr.cli.options import (
     counted,
     dest_argument,
@@ -60,6 +61,9 @@ def copy(
         told = {"selection": selection, "workers": workers, "step": shown.step, "done": shown.advance}
         reports = [copy_raw(store, dest, **told)]  # type: ignore[arg-type]
         reports += copy_products(store, dest, **told) if products else []  # type: ignore[arg-type]
+    if not any(report.copied or report.there or report.refused for report in reports):
+        say_nothing(store, nights, ccds)
+        return 3
     return _told(reports, as_json, quiet)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, ranges, size, store_argument
+from ztfzarr.cli.empty import say_nothing
+from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, date, print_json, ranges, size, store_argument
 from ztfzarr.cli.say import cell, say
 from ztfzarr.cli.tables import new_table, print_table
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 NAMED: Final = 5  # nights with refused files
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr ls night.zarr
+  ztfzarr ls s3://bucket/ztf --night 2020-08-01:2020-08-31 --json"""
+)
 @store_argument
 @click.option(
     "--night",
@@ -52,12 +58,15 @@ def ls(store: Objects, selected: tuple[int, int], as_json: bool) -> None:
             {"nights": [asdict(n) for n in found], "products": [asdict(p) for p in products], "refused": refused}
         )
         return
+    if not found:
+        say_nothing(store, selected)
+        return
     _print_nights(found)
     if products:
         click.echo()
         _print_products(products)
     if refused:
-        named = ", ".join(_date(night) if night else "no known night" for night in refused[-NAMED:])
+        named = ", ".join(date(night) if night else "no known night" for night in refused[-NAMED:])
         others = f" and {counted(len(refused) - NAMED, 'night')} before" if len(refused) > NAMED else ""
         click.echo(f"\nfiles were refused of {named}{others}: ztfzarr report says which and why")
 
@@ -66,7 +75,7 @@ def _print_products(found: list[ProductNight]) -> None:
     table = new_table("product", "night", "made", "missing", "flagged", "stale", "quality")
     for night in found:
         counts = (f"[yellow]{n}[/]" if n else "0" for n in (night.missing, night.flagged, night.stale))
-        table.add_row(cell(night.group), _date(night.night), str(night.made), *counts, cell(night.quality))
+        table.add_row(cell(night.group), date(night.night), str(night.made), *counts, cell(night.quality))
     print_table(table)
 
 
@@ -75,16 +84,16 @@ def _print_nights(found: list[Night]) -> None:
     for night in found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in night.kinds.items())
         missing = f"[yellow]{night.missing}[/]" if night.missing else "0"
-        table.add_row(_date(night.night), cell(kinds), ranges(night.ccds), str(night.files), missing)
+        table.add_row(date(night.night), cell(kinds), ranges(night.ccds), str(night.files), missing)
     print_table(table)
 
 
-def _date(night: int) -> str:
-    text = str(night)
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}"
-
-
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr info night.zarr
+  ztfzarr info s3://bucket/ztf --json"""
+)
 @store_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def info(store: Objects, as_json: bool) -> None:
@@ -101,7 +110,7 @@ def info(store: Objects, as_json: bool) -> None:
 
 def _described(found: Summary) -> str:
     ny, nx, overscan = found.shape
-    span = f"{_date(found.first_night)} to {_date(found.last_night)}" if found.exposures else "none yet"
+    span = f"{date(found.first_night)} to {date(found.last_night)}" if found.exposures else "none yet"
     counts = [counted(found.exposures, "exposure"), counted(found.nights, "night"), counted(found.files, "file")]
     stored = f"{size(found.stored_bytes)} in {counted(found.objects, 'object')}"
     per_file = f"{found.objects / max(found.files, 1):.1f} a file"

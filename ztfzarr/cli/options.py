@@ -32,6 +32,8 @@ class Nights(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         if (not colon and not first) or None in nights:
             self.fail(f"{value!r} is no night: expected 2020-08-01 or 2020-08-01:2020-08-31", param, ctx)
         low, high = int(nights[0] or 0), int(nights[1] or 0)
+        if colon and low > high:
+            self.fail(f"{value!r} ends before it begins: expected FROM:TO", param, ctx)
         return (low, high) if colon else (low, low)
 
 
@@ -106,6 +108,8 @@ def _opening(argument: str, option: str, default: str) -> Callable[[Command], Co
         def opening(*args: Any, **kwargs: Any) -> Any:
             from ztfzarr.store.objects import open_objects
 
+            if not kwargs[argument]:
+                raise click.UsageError(f"{argument.upper()} is empty: expected a folder or a URL")
             kwargs[argument] = open_objects(kwargs[argument], dict(kwargs.pop(given)))
             return command(*args, **kwargs)
 
@@ -161,6 +165,12 @@ def reporting(command: Command) -> Command:
 def print_json(result: Any) -> None:
     """Print a result for programs."""
     click.echo(json.dumps(result, indent=1))
+
+
+def date(night: int) -> str:
+    """Write a night YYYYMMDD for people."""
+    text = str(night)
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}"
 
 
 def size(count: float) -> str:

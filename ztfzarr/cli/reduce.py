@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ztfzarr.cli.empty import say_nothing
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -25,9 +26,14 @@ HELP = {
     "run": "Make whatever STORE lacks: bias, then flat, then science.",
 }
 
+EXAMPLES = """\
+  ztfzarr COMMAND night.zarr
+  ztfzarr COMMAND night.zarr --night 2020-08-01:2020-08-31 --ccds 1-4
+  ztfzarr COMMAND night.zarr --version v2 --set overscan.columns=25:30"""
+
 
 def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
-    @click.command(name, help=HELP[name])
+    @click.command(name, help=HELP[name], epilog="\b\nExamples:\n" + EXAMPLES.replace("COMMAND", name))
     @store_argument
     @selecting
     @click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
@@ -57,16 +63,30 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         few_arenas()
         settings += ("science.variance=true",) * with_variance
         masters = version if len(kinds) > 1 else "v1"  # a run of all makes the masters that it uses
-        text = Path(file).read_text() if file else ""
+        text = _text_of(file) if file else ""
         recipe = read_recipe(text, settings, masters=masters) if file or settings else None
         with progress(quiet) as shown:
             reports = reduce(
                 store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
                 scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
             )  # fmt: skip
+        if not any(report.made or report.there or report.refused for report in reports):
+            say_nothing(store, nights, ccds)
         return told(reports, as_json, quiet)
 
     return command
+
+
+def _text_of(file: str) -> str:
+    """Read a recipe; what is wrong with it as a whole names the file."""
+    import tomllib
+
+    try:
+        text = Path(file).read_text("utf-8")
+        tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.UsageError(f"--recipe {file} is no TOML: {error}") from None
+    return text
 
 
 def told(reports: list[Report], as_json: bool, quiet: bool) -> int:

@@ -47,6 +47,9 @@ def repair(
     """
     from ztfzarr.reduce.remake import remake
     from ztfzarr.store.check import Selection
+    from ztfzarr.store.group import existing_document
+
+    existing_document(store)
 
     done: list[RepairReport | RemakeReport] = []
     chosen = Selection(*nights, ccds)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ztfzarr.cli.empty import say_nothing
 from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.cli.say import say
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr restore night.zarr archive
+  ztfzarr restore s3://bucket/ztf archive --night 2020-08-01 --ccds 6"""
+)
 @store_argument
 @click.argument("directory", type=click.Path(file_okay=False))
 @selecting
@@ -51,6 +57,9 @@ def restore(
                 identical += 1
             else:
                 others.append(str(file.path))
+    if not (identical or others or errors):
+        say_nothing(store, nights, ccds)
+        return 3
     for error in errors:
         say(f"refused {error}", err=True)
     if as_json:

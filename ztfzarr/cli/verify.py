@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ztfzarr.cli.empty import say_nothing
 from ztfzarr.cli.options import (
     ALL_NIGHTS,
     counted,
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  ztfzarr verify night.zarr
+  ztfzarr verify night.zarr --night 2020-08-01 --ccds 1-4
+  ztfzarr verify night.zarr archive/2020/0801"""
+)
 @store_argument
 @click.argument("paths", metavar="[PATH...]", nargs=-1)
 @source_options
@@ -58,6 +65,8 @@ def verify(
         else:
             _check_raw(store, Selection(*nights, ccds), workers, shown, checked)
             _check_products(store, Selection(*nights, ccds), workers, shown, checked)
+    if (nights, ccds) != (ALL_NIGHTS, CCDS) and not (checked.files or checked.entries or checked.faults):
+        say_nothing(store, nights, ccds)
     for fault in checked.faults:
         say(fault, err=True)
     if as_json:

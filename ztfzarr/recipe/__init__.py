@@ -12,6 +12,7 @@ from typing import Any, Final
 import jsonschema
 
 from ztfzarr.errors import RecipeError
+from ztfzarr.recipe.wording import said
 from ztfzarr.schemas import load
 
 Recipe = dict[str, Any]
@@ -108,11 +109,19 @@ def check_recipe(recipe: Recipe) -> None:
     validator = jsonschema.Draft202012Validator(load("recipe"))
     errors = sorted(validator.iter_errors(recipe), key=lambda error: [str(p) for p in error.absolute_path])
     if errors:
-        lines = [f"{'.'.join(map(str, error.absolute_path)) or 'recipe'}: {error.message}" for error in errors]
-        raise RecipeError("; ".join(lines))
+        raise RecipeError("; ".join(line for error in errors for line in said(error)))
+    _check_columns(recipe["overscan"])
     tables, days = recipe["linearity"]["tables"], recipe["linearity"]["from"]
     if len(tables) != len(days) or days != sorted(days):
         raise RecipeError(f"linearity.from: {days}, expected one day for each of {tables}, in their order")
+
+
+def _check_columns(overscan: Recipe) -> None:
+    """Raise RecipeError if a range of columns is empty."""
+    for name, columns in {"": overscan["columns"], **overscan["columns_of_ccd"]}.items():
+        if columns[0] >= columns[1]:
+            where = f"columns_of_ccd.{name}" if name else "columns"
+            raise RecipeError(f"overscan.{where}: {columns}, expected the first column and, above it, the stop")
 
 
 def differences(one: Recipe, other: Recipe) -> list[tuple[str, Any, Any]]:

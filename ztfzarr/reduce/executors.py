@@ -62,7 +62,7 @@ def cluster(address: str) -> Iterator[Crew]:
         raise StoreError("--scheduler needs dask.distributed: pip install 'ztfzarr[distributed]'") from None
     try:
         client: Any = Client(address, timeout="10s")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no address
         raise StoreError(f"no scheduler at {address}: {str(error).splitlines()[0]}") from None
     with client:
         hands = max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)

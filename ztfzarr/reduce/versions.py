@@ -11,6 +11,7 @@ import numpy as np
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import differences
 from ztfzarr.store.check_products import entry_name, labels_of
+from ztfzarr.store.group import existing_document
 from ztfzarr.store.lock import lock
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.register import array_of
@@ -96,6 +97,7 @@ def drop(store: StoreLike, kind: str, name: str) -> int:
         If there is no such version, or another version is made with it.
     """
     objects = open_objects(store)
+    existing_document(objects)  # of another format, or none: not ours to delete from
     version = existing_version(objects, kind, name)
     for other in versions_of(objects):
         if other.recipe.get(other.kind, {}).get(kind) == name:

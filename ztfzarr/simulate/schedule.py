@@ -31,6 +31,7 @@ SHUTTER_DELAY: Final = 1.668
 # Fields in the row of the grid that holds the real field 655 (RA 55.0608, Dec 33.35); spacing approximate.
 FIRST_FIELD, FIELDS_IN_ROW = 643, 44
 REAL_FIELD, REAL_RA, FIELD_DEC = 655, 55.0608, 33.35
+MOST: Final = 5000  # exposures of a kind: more than a night holds, planned in a second
 MOST_FIELDS: Final = 5
 CALIBRATION_DEC: Final = 5.0
 CALIBRATION_HOUR_ANGLE: Final = -35.0  # degrees; the dome screen
@@ -122,6 +123,8 @@ def _check(night: int, **counts: int) -> None:
     for name, count in counts.items():
         if count < 0:
             raise ValueError(f"{name} = {count} exposures: expected 0 or more")
+        if count > MOST:
+            raise ValueError(f"{name} = {count} exposures do not fit into a night: expected {MOST} at most")
 
 
 def _bias_plans(count: int) -> Iterator[_Plan]:

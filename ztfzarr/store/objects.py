@@ -239,7 +239,7 @@ def _in_folder(folder: Path, act: Callable[[], Result]) -> Result:
         with suppress(FileNotFoundError):
             _make_folder(folder)
             return act()
-    raise FileNotFoundError(f"{folder} is removed as often as it is made")
+    raise FileNotFoundError(f"{folder}: cannot be made, or is removed as often as it is made")
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ztfzarr.errors import RefusedError, StoreError
+from ztfzarr.errors import RecipeError, RefusedError, StoreError
 from ztfzarr.recipe import Recipe, refuse_other
 from ztfzarr.schema import faults
 from ztfzarr.store.files import PLAIN, plain_name
@@ -32,6 +32,7 @@ from ztfzarr.store.raw import label_values
 from ztfzarr.store.template import FORMAT, Variable, arrays_of, dimension_lengths, dumped, resized
 from ztfzarr.store.writing import uninterrupted, writable_arrays
 
+# A name is a folder of the product: "" or ".." would be the product itself, or what is beside it.
 SOFTWARE: Final = ("ztfzarr", "numpy", "numba", "xarray", "zarr", "pcodec", "astropy")
 
 
@@ -72,11 +73,11 @@ class Version:
 
 
 def version_name(name: str) -> str:
-    """Return the name of a version if it is one; StoreError if it could lead out of its kind's folder."""
+    """Return the name of a version if it is one; RecipeError if it could lead out of its kind's folder."""
     try:
-        return plain_name(name, "name of a version")
+        return plain_name(name, "version")
     except RefusedError as error:
-        raise StoreError(str(error)) from None
+        raise RecipeError(str(error)) from None
 
 
 def find_version(objects: Objects, kind: str, name: str) -> Version | None:
@@ -84,6 +85,8 @@ def find_version(objects: Objects, kind: str, name: str) -> Version | None:
 
     Raises
     ------
+    RecipeError
+        If it is no name of a version.
     StoreError
         If it is damaged or of another format.
     """
@@ -97,9 +100,10 @@ def find_version(objects: Objects, kind: str, name: str) -> Version | None:
 
 
 def existing_version(objects: Objects, kind: str, name: str) -> Version:
-    """Open a version; StoreError if there is none of that name."""
+    """Open a version; StoreError if there is none of that name, or no store."""
     version = find_version(objects, kind, name)
     if version is None:
+        existing_document(objects)
         command = "pocket fit" if kind == "pocket" else kind
         raise StoreError(
             f"no {kind}/{name} in {objects.location}: make it with ztfzarr {command} --version {name}"
