@@ -338,12 +338,18 @@ def test_every_command_has_examples_and_json(name: str, capsys) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_examples_are_accepted(name: str) -> None:
+def test_examples_are_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sciimg").mkdir()  # options want files and folders that exist
+    for there in ("gaia.fits", "stars.fits"):
+        (tmp_path / there).touch()
+    monkeypatch.chdir(tmp_path)
     command = dict(commands())[name]
-    lines = [line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith("ztfzarr ")]
+    lines = [
+        line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith(f"ztfzarr {name} ")
+    ]
     assert lines
     for line in lines:
-        arguments = shlex.split(line)[1 + len(name.split()) :]
+        arguments = shlex.split(line, comments=True)[1 + len(name.split()) :]
         command.make_context(name, arguments, resilient_parsing=False)
 
 

@@ -16,7 +16,7 @@ from rawfiles import raw_name, write_raw
 
 import ztfzarr
 from ztfzarr.cli.say import cell, plain
-from ztfzarr.errors import RefusedError, StoreError
+from ztfzarr.errors import RecipeError, RefusedError
 from ztfzarr.store.files import plain_name
 from ztfzarr.store.objects import LocalObjects
 from ztfzarr.store.versions import find_version, versions_of
@@ -128,10 +128,10 @@ def test_versions_stay_below_their_kind(
         ("compare", reduced, "bias", name, "v1"),
         ("export", reduced, "bias", tmp_path / "out", "--version", name),
     ):
-        assert ran(*command) == 3
-        assert capsys.readouterr().err.startswith("ztfzarr: name of a version ")
+        assert ran(*command) == 2
+        assert capsys.readouterr().err.startswith("ztfzarr: version ")
     assert files_below(tmp_path) == before
-    with pytest.raises(StoreError, match="name of a version"):
+    with pytest.raises(RecipeError, match=r"^version "):
         find_version(LocalObjects(reduced), "bias", name)
 
 
