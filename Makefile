@@ -26,7 +26,7 @@ demo: $(VENV)/installed
 	$(BIN)/ztfzarr report $(DEMO)/night.zarr -o $(DEMO)/report.html
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 2 --dist worksteal
