@@ -79,8 +79,8 @@ class Hdu:
         return default if value is None else value
 
     def number(self, key: str, default: float) -> float:
-        """Return a card that is a number, refusing any other type; ``default`` where it is absent."""
-        value = self.value(key, default)
+        """Return a card that is a number, refusing any other type, or none; ``default`` where it is absent."""
+        value = self.value(key) if key in self.cards else default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedError(f"HDU {self.index}: {key} = {value!r}, expected a number")
         return float(value)

@@ -115,7 +115,7 @@ def _tiled(hdu: Hdu, content: memoryview) -> StoredImage | None:
 def _zdither(hdu: Hdu) -> int | None:
     """Return the dither of an image as the cube stores it; None if it is none that the standard knows."""
     sign = {"SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": -1, "NO_DITHER": 0}
-    method = sign.get(hdu.text_value("ZQUANTIZ") or "NO_DITHER")
+    method = sign.get(hdu.text_value("ZQUANTIZ") if "ZQUANTIZ" in hdu.cards else "NO_DITHER")
     if method == 0 or method is None:
         return method
     seed = hdu.integer("ZDITHER0", 0)

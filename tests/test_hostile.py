@@ -192,6 +192,18 @@ def test_cards_that_change_what_astropy_reads(form: Form, cards: dict[str, str],
     assert all(same_bits(a, b) for a, b in zip(hostile.pixels_of(path)[1], expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("form", "cards", "line"),
+    [
+        (Form("uint16", "plain"), {"BSCALE": ""}, "HDU 4: BSCALE = None, expected a number"),
+        (QUANTISED, {"ZQUANTIZ": "''"}, "HDU 4: "),
+    ],
+    ids=["a scale without a value", "a quantisation without a name"],
+)
+def test_cards_that_astropy_fails_on(form: Form, cards: dict[str, str], line: str, tmp_path: Path) -> None:
+    assert refusal(with_cards(write_form(form, tmp_path, raw_name()), 4, **cards)).startswith(line)
+
+
 def test_integers_beyond_their_type(tmp_path: Path) -> None:
     path = with_cards(write_form(Form("int32", "astropy RICE_1 -1"), tmp_path, raw_name()), 5, ZBITPIX="16")
     assert refusal(path) == "HDU 5: pixels beyond the range of ZBITPIX 16"
