@@ -18,6 +18,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from ztfzarr.cli import cli, main
+from ztfzarr.cli.progress import progress
 
 DEVICE_FULL = Path("/dev/full")
 
@@ -365,6 +366,14 @@ def test_completion(typed: list[str], incomplete: str, expected: set[str]) -> No
     found = {item.value for item in ShellComplete(cli, {}, "ztfzarr", "_X").get_completions(typed, incomplete)}
     assert found & expected
     assert found <= expected
+
+
+@pytest.mark.parametrize(("term", "kind"), [("dumb", "Lines"), ("xterm", "Bar")])
+def test_bars_only_where_a_terminal_can_draw_them(term: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", term)
+    with progress(quiet=False) as shown:
+        assert type(shown).__name__ == kind
 
 
 SCRIPT = Path(sys.executable).with_name("ztfzarr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def progress(quiet: bool, noun: str = "files") -> Iterator[Progress]:
     """Show progress on standard error, unless ``quiet``; ``noun`` is what is counted."""
     if quiet:
         yield Silent()
-    elif not sys.stderr.isatty():
+    elif not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # which cannot draw over what it shows
         yield Lines(noun)
     else:
         with _bar(noun) as bar:
