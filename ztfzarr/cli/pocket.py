@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ztfzarr.cli.making import making, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -30,11 +30,8 @@ Examples:
 )
 @store_argument
 @selecting
-@click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
-@click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
-@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting: pocket_fit.period=month.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
+@making("pocket_fit.period=month")
+@scheduling
 @reporting
 def fit(
     store: Objects,
@@ -53,12 +50,11 @@ def fit(
     Flats and exposures of the sky are read, their last columns and overscans only. Beside the parameters, the
     charge that trails after flats and after the sky is kept, and its ratio to what the table says.
     """
-    from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.report import Events, Selection
     from ztfzarr.reduce.run import reduce
 
     few_arenas()
-    recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
+    recipe = recipe_of(file, settings)
     with progress(quiet) as shown:
         reports = reduce(
             store, ["pocket"], version=version, recipe=recipe, selection=Selection(*nights, ccds),

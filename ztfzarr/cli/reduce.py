@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ztfzarr.cli.empty import say_nothing
+from ztfzarr.cli.making import making, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -36,12 +36,9 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
     @click.command(name, help=HELP[name], epilog="\b\nExamples:\n" + EXAMPLES.replace("COMMAND", name))
     @store_argument
     @selecting
-    @click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
-    @click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
-    @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in bias.skip=5.")
+    @making("bias.skip=5")
     @click.option("--with-variance", is_flag=True, help="Store science's variance too, as science.variance=true.")
-    @click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
-    @click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
+    @scheduling
     @reporting
     def command(
         store: Objects,
@@ -56,15 +53,13 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         as_json: bool,
         quiet: bool,
     ) -> int:
-        from ztfzarr.recipe import read_recipe
         from ztfzarr.reduce.report import Events, Selection
         from ztfzarr.reduce.run import reduce
 
         few_arenas()
         settings += ("science.variance=true",) * with_variance
         masters = version if len(kinds) > 1 else "v1"  # a run of all makes the masters that it uses
-        text = _text_of(file) if file else ""
-        recipe = read_recipe(text, settings, masters=masters) if file or settings else None
+        recipe = recipe_of(file, settings, masters=masters)
         with progress(quiet) as shown:
             reports = reduce(
                 store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
@@ -75,18 +70,6 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
         return told(reports, as_json, quiet)
 
     return command
-
-
-def _text_of(file: str) -> str:
-    """Read a recipe; what is wrong with it as a whole names the file."""
-    import tomllib
-
-    try:
-        text = Path(file).read_text("utf-8")
-        tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise click.UsageError(f"--recipe {file} is no TOML: {error}") from None
-    return text
 
 
 def told(reports: list[Report], as_json: bool, quiet: bool) -> int:

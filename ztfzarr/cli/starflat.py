@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ztfzarr.cli.making import making, recipe_of
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -30,11 +30,8 @@ Examples:
 )
 @click.option("--catalogue", type=click.Path(exists=True, dir_okay=False), help="Stars: ra, dec, mag; FITS, CSV…")
 @click.option("--stars-version", metavar="VERSION", help="Version of the star tables, as starflat.stars=v2.")
-@click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
-@click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
-@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in starflat.floor=0.01.")
+@making("starflat.floor=0.01")
 @click.option("--apply", "applied", metavar="VERSION", help="Then make this version of science with it.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
 @reporting
 def starflat(
     store: Objects,
@@ -57,14 +54,13 @@ def starflat(
     place; its plane comes from --catalogue alone, and is undetermined without. Science uses it where its recipe
     says science.starflat=VERSION.
     """
-    from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.report import Events, Selection
     from ztfzarr.reduce.run import reduce
     from ztfzarr.reduce.starflat import reduce_starflat
 
     few_arenas()
     settings += (f"starflat.stars={stars_version}",) if stars_version else ()
-    recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
+    recipe = recipe_of(file, settings)
     selection = Selection(*nights, ccds)
     with progress(quiet) as shown:
         events = Events(step=shown.step, done=shown.advance)
@@ -75,7 +71,7 @@ def starflat(
             )
         ]  # fmt: skip
         if applied is not None and not reports[0].refused:
-            chosen = read_recipe("", (f"science.starflat={version}",))
+            chosen = recipe_of(None, (f"science.starflat={version}",))
             reports += reduce(
                 store, ("science",), version=applied, recipe=chosen, selection=selection, workers=workers,
                 events=events,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ztfzarr.cli.making import making, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -25,13 +25,10 @@ Examples:
 )
 @store_argument
 @selecting
-@click.option("--version", default="v1", show_default=True, help="Version to make or to complete.")
-@click.option("--recipe", "file", type=click.Path(exists=True, dir_okay=False), help="TOML over the defaults.")
-@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting, as in stars.threshold=5.")
+@making("stars.threshold=5")
 @click.option("--catalogue", type=click.Path(exists=True, dir_okay=False), help="Stars: ra, dec, mag; FITS, CSV…")
 @click.option("--wcs", multiple=True, type=click.Path(exists=True), help="IPAC's science images or headers.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.", show_default="number of cores")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")
+@scheduling
 @reporting
 def stars(
     store: Objects,
@@ -52,11 +49,10 @@ def stars(
     Positions on the sky are from the WCS of raw headers, else of --wcs files, else of a fit to --catalogue, whose
     stars then also name those of the tables.
     """
-    from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.report import Events, Selection
 
     few_arenas()
-    recipe = read_recipe(Path(file).read_text() if file else "", settings) if file or settings else None
+    recipe = recipe_of(file, settings)
     with progress(quiet) as shown:
         report = _reduced(
             store, version=version, recipe=recipe, selection=Selection(*nights, ccds), catalogue=catalogue,
