@@ -20,9 +20,24 @@ PASSES: Final = 10  # of medians of stars and of exposures in turn; they settle 
 FEWEST: Final = 2  # measurements of a star: one says nothing
 
 
+def levelled(system: System) -> NDArray[np.float64]:
+    """Return magnitudes less zero points, by least squares with stars, each measurement alike.
+
+    Outliers pull them; but whatever an exposure is shifted by, the same is left, so that rejection begins alike.
+    """
+    shape = system.stars.size, system.exposures.size
+    seen = sparse.csr_array((np.ones(system.star.size), (system.star, system.exposure)), shape)
+    times = np.maximum(np.bincount(system.star, minlength=shape[0]), 1)
+    means = np.bincount(system.star, system.magnitude, shape[0]) / times
+    right = np.bincount(system.exposure, system.magnitude - means[system.star], shape[1])
+    shared = (seen.T @ sparse.diags_array(1 / times) @ seen).toarray()
+    normal = np.diag(np.bincount(system.exposure, minlength=shape[1])) - shared
+    return np.asarray(system.magnitude - np.linalg.lstsq(normal, right)[0][system.exposure])
+
+
 def near_median(system: System) -> Mask:
     """Say which measurements are, but for zero points, near the median of their star: where rejection begins."""
-    value, kept = system.magnitude.copy(), np.ones(system.star.size, bool)
+    value, kept = levelled(system), np.ones(system.star.size, bool)
     middle = np.empty_like(value)
     order = np.argsort(system.exposure, kind="stable")
     for _ in range(PASSES):
