@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -185,7 +186,11 @@ def _stack(frames: Frames, offset: xr.DataArray | None, scale: xr.DataArray | No
     }
     if offset is not None:
         parts["offset"] = offset
-    aligned = xr.align(*(bare(v).reset_coords(drop=True) for v in parts.values()), join="exact")
+    plain = (
+        bare(v).reset_coords(drop=True).transpose("time", ..., "y", "x", missing_dims="ignore")
+        for v in parts.values()
+    )
+    aligned = xr.align(*plain, join="exact")
     stack = xr.Dataset(dict(zip(parts, aligned, strict=True)))
     return stack.chunk(counts.chunksizes) if counts.chunks else stack
 
@@ -199,14 +204,11 @@ def _template(stack: xr.Dataset) -> xr.Dataset | None:
 def _combined(stack: xr.Dataset, *, relative: float, method: str, clip: float) -> xr.Dataset:
     """Combine a block of :func:`_stack`, quadrant by quadrant."""
     image = stack["counts"].isel(time=0, drop=True)
-    combined = xr.Dataset(
-        {name: (image.dims, np.empty(image.shape, dtype)) for name, dtype in RESULTS.items()}, image.coords
-    )
+    arrays = [np.empty(image.shape, dtype) for dtype in RESULTS.values()]
     lead = [d for d in image.dims if d not in ("y", "x")]
     for place in np.ndindex(*(image.sizes[d] for d in lead)):
-        indices = dict(zip(lead, place, strict=True))
-        one = stack.isel(indices)
-        results = combined_stack(
+        one = stack.isel(dict(zip(lead, place, strict=True)))
+        combined_stack(
             *(one[name].values for name in ("counts", "level", "a", "b", "scale")),
             offset=one["offset"].values if "offset" in one else None,
             gain=float(one["gain"]),
@@ -214,10 +216,9 @@ def _combined(stack: xr.Dataset, *, relative: float, method: str, clip: float) -
             relative=relative,
             method=method,
             clip=clip,
+            out=[array[place] for array in arrays],
         )
-        for name, values in zip(RESULTS, results, strict=True):
-            combined[name][indices] = values
-    return combined
+    return xr.Dataset({name: (image.dims, v) for name, v in zip(RESULTS, arrays, strict=True)}, image.coords)
 
 
 def combined_stack(
@@ -233,17 +234,18 @@ def combined_stack(
     relative: float = 0.0,
     method: str = "noise",
     clip: float = CLIP,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
+    out: Sequence[NDArray[Any]] | None = None,
+) -> Sequence[NDArray[Any]]:
     """Combine rows of one quadrant: :func:`combine_frames` without labels.
 
     ``counts`` (time, y, x), ``level`` (time, y), ``a``, ``b``, ``scale`` (time), ``offset`` (y, x). Frames whose
-    level or scale is not finite are left out.
+    level or scale is not finite are left out. Mean, variance and count, each (y, x), go into ``out``, if given.
     """
     shape = counts.shape[1:]
-    mean, variance = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    count = np.zeros(shape, np.int16)
+    mean, variance, count = out or [np.empty(shape, dtype) for dtype in RESULTS.values()]
     good = np.isfinite(level).all(axis=1) & np.isfinite(scale)
     if not good.any():
+        mean[...], variance[...], count[...] = np.nan, np.nan, 0
         return mean, variance, count
     kept = (v if good.all() else v[good] for v in (counts, level, a, b, scale))
     stack, low, a_used, b_used, factor = (np.ascontiguousarray(v, np.float32) for v in kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -93,7 +93,7 @@ def combined_part(
 
 def _combined_strip(
     frames: Frames, dark: NDArray[np.float32] | None, scale: NDArray[np.float32], settings: dict[str, Any]
-) -> tuple[NDArray[Any], ...]:
+) -> Sequence[NDArray[Any]]:
     """Combine rows of one quadrant; each (y, x)."""
     return combined_stack(
         frames.counts.values[:, 0, 0],
