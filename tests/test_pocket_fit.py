@@ -12,13 +12,17 @@ from click.testing import CliRunner
 
 from ztfzarr import tables
 from ztfzarr.cli import cli
+from ztfzarr.errors import StoreError
 from ztfzarr.ingest.run import ingest
 from ztfzarr.masters.pocket_quality import fit_flags, trail_medians
 from ztfzarr.recipe import read_recipe
+from ztfzarr.reduce.remake import remake
 from ztfzarr.reduce.run import reduce
+from ztfzarr.reduce.versions import drop
 from ztfzarr.schema import faults
 from ztfzarr.simulate import simulate_night
 from ztfzarr.steps.pocket import PARAMETERS
+from ztfzarr.store.objects import open_objects
 
 CCD = 6
 SETTINGS = ("bias.skip=3", "flat.minimum=1", "pocket.correct=auto")
@@ -95,6 +99,20 @@ def test_flats_and_science_take_the_fit(store: Path, fitted: xr.Dataset) -> None
         entry = xr.open_zarr(f"{store}/{kind}/v5", chunks=None, zarr_format=3)["provenance"].values.ravel()
         named = {json.loads(text)["masters"].get("pocket") for text in entry if text}
         assert named == {"pocket/v1/20200801"}
+
+
+def test_what_takes_the_fit_is_made_again(store: Path, fitted: xr.Dataset) -> None:
+    """After flats and science were made with it; the fit itself stays while they do."""
+    assert (store / "science/v5").exists()
+    with pytest.raises(StoreError, match="flat/v5 is made with pocket/v1"):
+        drop(store, "pocket", "v1")
+    lost = [next((store / kind / "v5" / kind / "c").rglob("0/0/0")) for kind in ("flat", "science")]
+    before = [path.read_bytes() for path in lost]
+    for path in lost:
+        path.unlink()
+    report = remake(open_objects(store))
+    assert report.refused == []
+    assert [path.read_bytes() for path in lost] == before
 
 
 def test_without_a_fit_near_it_an_exposure_is_refused(store: Path, fitted: xr.Dataset) -> None:

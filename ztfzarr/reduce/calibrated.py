@@ -31,7 +31,7 @@ PIXELS_AT_ONCE: Final = 2**25
 
 
 @dataclass(frozen=True)
-class Shot:
+class Picked:
     """A file to calibrate: its place in the selection, index of its exposure, label of its CCD."""
 
     place: tuple[int, int]
@@ -52,7 +52,7 @@ class ScienceArray(LazyArray):
         values[...] = ABSENT[self.name]
         time, ccd, where = picked[0], picked[1], Where(*picked[2:])
         present = np.argwhere(self.calibrator.present[np.ix_(time, ccd)])
-        shots = [Shot((i, j), int(time[i]), int(ccd[j]) + 1) for i, j in present.tolist()]
+        shots = [Picked((i, j), int(time[i]), int(ccd[j]) + 1) for i, j in present.tolist()]
         # The pocket's share of an overscan is found from all of the image.
         pocket = self.calibrator.recipe["pocket"]["correct"] != "off"
         taken = self.shape[2:] if pocket else values.shape[2:]
@@ -60,14 +60,14 @@ class ScienceArray(LazyArray):
         for first in range(0, len(shots), size):
             self._fill(values, shots[first : first + size], where)
 
-    def _fill(self, values: NDArray[Any], shots: list[Shot], where: Where) -> None:
+    def _fill(self, values: NDArray[Any], shots: list[Picked], where: Where) -> None:
         """Calibrate exposures at once, each of their masters read once: most of the time they wait for a store."""
         choices = [self.calibrator.choose(shot.time, shot.ccd) for shot in shots]
         with ThreadPoolExecutor(2 * len(shots), thread_name_prefix="ztfzarr-science") as pool:
             needed = {(image, c.place(image[0])): c for c in choices for image in NEEDS[self.name]}
             asked = {key: pool.submit(self.calibrator.image, key[0], c, where) for key, c in needed.items()}
 
-            def fill(shot: Shot, choice: Choice) -> None:
+            def fill(shot: Picked, choice: Choice) -> None:
                 def images() -> Images:
                     return {i: asked[i, choice.place(i[0])].result() for i in NEEDS[self.name]}
 

@@ -225,6 +225,8 @@ class Calibrator:
         """Return the pockets of an exposure, None where they are not to be corrected, and the name of a fit."""
         exposure = self.cube[["time", "imgtype"]].isel(time=[time])
         settings = pocket_settings(self.recipe)
+        if settings["setting"] == "off":
+            return None, ""
         if not (pocket_of(exposure, **settings)["cmax"] > 0).any():
             return None, ""
         if self._fitted is None:

@@ -125,6 +125,8 @@ def _mend(version: Version, faults: Sequence[EntryFault], threads: int, report: 
 
 def _made_again(version: Version, row: int, ccd: int, threads: int) -> tuple[Staged, list[Entry]]:
     """Make the entries of a row and CCD from the inputs that they name, without writing them."""
+    if version.kind not in ("bias", "flat", "science"):
+        raise RefusedError(f"{version.kind} is not made again: make another version of it")
     places = [(row, *p[1:]) for p in np.argwhere(made(version)[[row]]).tolist() if p[-1] == ccd - 1]
     records = [_record(version, place) for place in places]
     staged = Staged(version.objects)
@@ -184,16 +186,24 @@ def _shot(version: Version, row: int, ccd: int) -> Shot:
 def _check_masters(version: Version, record: dict[str, Any], ccd: int, shot: Shot | None) -> None:
     """Refuse masters that were made since the entry was."""
     for kind, name in record["masters"].items():
-        _, master, night = name.split("/")
+        _, master, which = name.split("/")
         found = existing_version(version.objects, kind, master)
-        rows = np.flatnonzero(np.asarray(array_of(found.open(), "night")[...]) == int(night))
-        band = () if kind == "bias" or shot is None else (_band(version, shot),)
-        place = (int(rows[0]), *band, ccd - 1) if rows.size else None
+        place = _place_of(found, which, ccd, None if shot is None else _band(version, shot))
         if place is None or not made(found)[place]:
             raise RefusedError(f"{name}, of which it was made, is gone")
         text = str(np.asarray(array_of(found.open(), "provenance")[place])[()])
         if json.loads(text)["made"] > record["made"]:
             raise RefusedError(f"{name}, of which it was made, was made anew since")
+
+
+def _place_of(master: Version, which: str, ccd: int, band: int | None) -> Place | None:
+    """Return the place of a master that is named by its night, or a starflat by its filter; None if it is gone."""
+    if master.kind == "starflat":
+        return (FILTERS.index(which),)
+    rows = np.flatnonzero(np.asarray(array_of(master.open(), "night")[...]) == int(which))
+    if not rows.size:
+        return None
+    return (int(rows[0]), band, ccd - 1) if master.kind == "flat" and band is not None else (int(rows[0]), ccd - 1)
 
 
 def _band(version: Version, shot: Shot) -> int:

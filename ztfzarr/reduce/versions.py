@@ -14,6 +14,7 @@ from ztfzarr.store.check_products import entry_name, labels_of
 from ztfzarr.store.group import existing_document
 from ztfzarr.store.lock import lock
 from ztfzarr.store.objects import StoreLike, open_objects
+from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.register import array_of
 from ztfzarr.store.versions import Version, existing_version, made, versions_of
 
@@ -88,6 +89,15 @@ def _difference(entry: str, quadrant: int, image: Any) -> Difference:
     return Difference(entry, quadrant, median, sigma, float(np.abs(values).max()), float(np.mean(values == 0)))
 
 
+def _made_with(version: Version) -> set[tuple[str, str]]:
+    """Return the kinds and names of the versions that a version's recipe names."""
+    recipe = version.recipe
+    named = {(kind, name) for kind, name in recipe.get(version.kind, {}).items() if kind in PRODUCTS}
+    if version.kind in ("flat", "science") and recipe["pocket"].get("fit"):
+        named.add(("pocket", recipe["pocket"]["fit"]))
+    return named
+
+
 def drop(store: StoreLike, kind: str, name: str) -> int:
     """Delete a version of a product; return the number of objects deleted.
 
@@ -100,7 +110,7 @@ def drop(store: StoreLike, kind: str, name: str) -> int:
     existing_document(objects)  # of another format, or none: not ours to delete from
     version = existing_version(objects, kind, name)
     for other in versions_of(objects):
-        if other.recipe.get(other.kind, {}).get(kind) == name:
+        if (kind, name) in _made_with(other):
             raise StoreError(f"{other.group} is made with {version.group}: drop {other.group} first")
     with lock(objects, f"{kind}-{name}"):
         # First the document that shows the group: readers find all of it, or no group.
