@@ -206,7 +206,8 @@ def test_a_template(reduced_store: Path, tmp_path: Path) -> None:
 def test_nothing_to_export(reduced_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", reduced_store, "bias", tmp_path, "--ccds", 5) == 3
     assert "nothing of bias/v1" in capsys.readouterr().err
-    assert run("export", reduced_store, "bias", tmp_path, "--version", "v9") == 3
+    for kind in ("bias", "science"):
+        assert run("export", reduced_store, kind, tmp_path, "--version", "v9") == 3
 
 
 # Without a store: planes and WCS

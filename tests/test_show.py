@@ -280,6 +280,7 @@ WRONG = [
     pytest.param(["bias", "--quadrant", 2, "-o", "x.png"], 2, "--quadrant without --ccd", id="quadrant"),
     pytest.param(["raw", "--minus", "v1", "-o", "x.png"], 2, "raw has no versions", id="minus"),
     pytest.param(["bias", "--version", "v7", "-o", "x.png"], 3, "no bias/v7 in", id="version"),
+    pytest.param(["mask", "--version", "v7", "-o", "x.png"], 3, "no science/v7 in", id="version of science"),
     pytest.param(
         ["bias", "--ccd", 3, "-o", "x.png"],
         3,

@@ -154,12 +154,16 @@ def test_science_is_flat_for_stars_after_it(store, tmp_path):
     delta = ztfzarr.starflat_map(copy, "zr").sel(ccd=2).load()
     stored = [xr.open_zarr(copy / "science" / name, chunks=None, zarr_format=3) for name in ("v3", "v4")]
     rows = np.flatnonzero((stored[0]["filter"].values == "zr") & (stored[0]["present"].values[:, 1] == 1))
-    if not rows.size:
-        pytest.skip("the night has no zr")
+    assert rows.size
     corrected, before = (one["science"].isel(time=int(rows[0]), ccd=1).values for one in stored)
     np.testing.assert_allclose(corrected, before * 10 ** (0.4 * delta.values), rtol=1e-5)
     record = json.loads(str(stored[0]["provenance"].isel(time=int(rows[0]), ccd=1).values))
     assert record["masters"]["starflat"] == "starflat/v1/zr"
+    lost = copy / "science" / "v3" / "science" / "c" / str(rows[0]) / "1/0/0/0"
+    before = lost.read_bytes()
+    lost.unlink()
+    assert ran("repair", copy, "-q") == 0
+    assert lost.read_bytes() == before
 
 
 def test_stars_are_flat_once_the_map_is_taken_out(store, field):

@@ -256,6 +256,8 @@ def test_verify_finds_damage(copy: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert f"stars/v1: {lost.name[:14]} CCD 2: object stars/v1/table/{lost.name} is missing" in err
     with pytest.raises(StoreError, match=r"is damaged|is missing"):
         ztfzarr.open_stars(copy)
+    assert call("repair", copy, "-q") == 1
+    assert capsys.readouterr().err.count("stars is not made again: make another version of it") == 2
 
 
 def test_copy_takes_them_along(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from ztfzarr.errors import StoreError
-from ztfzarr.recipe import Recipe, default_recipe, recipe_for
-from ztfzarr.reduce.calibrated import open_science
+from ztfzarr.recipe import Recipe
+from ztfzarr.reduce.calibrated import open_science, recipe_of_science
 from ztfzarr.store.check import Selection
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import StoreLike, open_objects
@@ -95,8 +95,7 @@ def _of_the_sky(store: StoreLike, selection: Selection) -> list[tuple[int, int]]
 def _computed(store: StoreLike, version: str, wanted: list[tuple[int, int]]) -> Iterator[Frame]:
     science = open_science(store, version=version)
     rows = {int(e): row for row, e in enumerate(science["exposure"].values)}
-    found = find_version(open_objects(store), "science", version)
-    recipe = recipe_for("science", default_recipe()) if found is None else found.recipe
+    recipe = recipe_of_science(open_objects(store), version)
     for exposure, ccd in wanted:
         one = science.isel(time=rows[exposure]).sel(ccd=ccd)
         stored = one if recipe["science"]["variance"] else one.drop_vars("variance")

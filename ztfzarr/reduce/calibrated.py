@@ -23,6 +23,7 @@ from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.threads import together
 from ztfzarr.store.versions import existing_version, find_version
 
+FIRST: Final = "v1"  # what is made when nothing is said
 ABSENT: Final = {name: variable.fill for name, variable in PRODUCTS["science"].pixels.items()}
 
 # A cutout's exposures are calibrated together, whole CCDs one by one, for what they take in memory.
@@ -87,7 +88,7 @@ def open_science(
     store : path or URL
         Of the store.
     version : str
-        Whose recipe to follow; the defaults' if the store has no such version of science.
+        Whose recipe to follow; where the store has no ``v1``, the defaults.
     storage_options : mapping of str, optional
         Credentials and settings of an object store, by obstore's names; default the environment's.
 
@@ -101,19 +102,31 @@ def open_science(
     Raises
     ------
     StoreError
-        If the store lacks the versions of the masters.
+        If the store lacks the version, or those of its masters.
     ValueError
         When pixels are asked for that no master calibrates.
     """
     objects = open_objects(store, storage_options)
     asked: list[Callable[[], Any]] = [
-        partial(find_version, objects, "science", version),
+        partial(recipe_of_science, objects, version),
         partial(open_cube, objects),
     ]
-    stored, cube = together(lambda ask: ask(), asked)
-    recipe = recipe_for("science", default_recipe()) if stored is None else stored.recipe
+    recipe, cube = together(lambda ask: ask(), asked)
     cube = cube.isel(time=np.flatnonzero(cube["imgtype"].values == "object"))
     return calibrated(cube, recipe, objects)
+
+
+def recipe_of_science(objects: Objects, name: str) -> Recipe:
+    """Return the recipe of a version of science; of ``v1``, before it is made, the defaults.
+
+    Raises
+    ------
+    StoreError
+        If there is no other version of that name: what it would be, nobody has said.
+    """
+    if name == FIRST and find_version(objects, "science", name) is None:
+        return recipe_for("science", default_recipe())
+    return existing_version(objects, "science", name).recipe
 
 
 def calibrated(cube: xr.Dataset, recipe: Recipe, objects: Objects) -> xr.Dataset:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ztfzarr.recipe import default_recipe, recipe_for
+from ztfzarr.reduce.calibrated import recipe_of_science
 from ztfzarr.reduce.calibrator import Calibrator, Where
 from ztfzarr.reduce.science import Shot
 from ztfzarr.reduce.starflat_map import starflat_of
@@ -28,13 +28,13 @@ class ScienceImages:
     objects : Objects
         The store.
     version : str
-        Of science; if the store has none of it, it is computed by the default recipe.
+        Of science; where the store has no ``v1``, it is computed by the default recipe.
     """
 
     def __init__(self, objects: Objects, version: str) -> None:
         self.cube = open_cube(objects)
         self._stored = find_version(objects, "science", version)
-        recipe = recipe_for("science", default_recipe()) if self._stored is None else self._stored.recipe
+        recipe = recipe_of_science(objects, version)
         masters = [existing_version(objects, kind, recipe["science"][kind]) for kind in ("bias", "flat")]
         self.calibrator = Calibrator(self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe))
 
