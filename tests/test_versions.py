@@ -348,3 +348,18 @@ def test_many_frames_are_combined_strip_by_strip(copy: Path, monkeypatch: pytest
     one, other = (opened(copy, f"bias/{v}") for v in ("v1", "v2"))
     for name in ("bias", "variance", "count"):
         assert np.array_equal(one[name].values, other[name].values, equal_nan=True)
+
+
+def test_a_version_that_lacks_a_table_is_named(
+    reduced_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those are that were made before there was the table."""
+    copy = Path(shutil.copytree(reduced_store, tmp_path / "older.zarr"))
+    path = copy / "bias" / "v1" / "zarr.json"
+    document = json.loads(path.read_text())
+    del document["consolidated_metadata"]["metadata"]["flag"]
+    path.write_text(json.dumps(document))
+    assert call("ls", copy) == 3
+    assert capsys.readouterr().err == "ztfzarr: bias/v1 lacks flag: it was made by another version of ztfzarr\n"
+    assert call("verify", copy, "-q") == 1
+    assert "'flag' is a required property" in capsys.readouterr().err

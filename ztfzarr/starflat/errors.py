@@ -22,7 +22,8 @@ ACCURACY: Final = 1e-4  # of solutions whose spread is an error
 class Errors:
     """Standard errors of the map (64 rcid, node_y, node_x), the zero points (exposure) and k, mag; NaN unknown.
 
-    ``delta`` and ``zero`` are by jackknife over exposures; ``delta_formal`` and ``extinction`` by the noise model.
+    ``delta`` is by jackknife over exposures; ``delta_formal``, ``zero`` and ``extinction`` by the noise model: a
+    fit without an exposure says nothing of its zero point.
     ``covariance`` is the jackknife's of what :func:`errors` was given to measure.
     """
 
@@ -66,7 +67,7 @@ def errors(fit: Fit, measure: Callable[[Fit], Floats] | None = None) -> Errors:
     noise = [_of_noise(fit, ready, seed) for seed in range(fit.settings.resamples)]
     formal = np.sqrt(np.mean(np.square(noise), axis=0)) if noise else np.full(fit.system.size, np.nan)
     return Errors(
-        _map(fit, spread), _map(fit, formal), spread[fit.system.zero], extinction_error(fit),
+        _map(fit, spread), _map(fit, formal), formal[fit.system.zero], extinction_error(fit),
         scale**2 * (off.T @ off) / max(groups, 1),
     )  # fmt: skip
 

@@ -82,7 +82,7 @@ def _entry(version: Version, place: Place, names: dict[str, Any]) -> Iterator[En
         fault = table_fault(version, int(names["time"][place[0]]), place[1] + 1)
         if fault is not None:
             yield EntryFault(place, "table", f"{version.group}: {where}: {fault}")
-    for name in version.pixels:
+    for name in version.pixels.keys() & arrays_of(version.document).keys():  # the schema names those it lacks
         for hit, what in _shard_faults(version, name, shard_key(version, name, place)):
             yield EntryFault(place, name, f"{version.group}/{name}: {where}{hit}: {what}")
 

@@ -72,8 +72,10 @@ def read_table(group: zarr.Group, name: str, place: Any = ...) -> NDArray[Any]:
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Return an array of a group."""
-    array = group[name]
+    """Return an array of a group; StoreError if it lacks one, as groups of an older version of ztfzarr may."""
+    array = group.get(name)
+    if array is None:
+        raise StoreError(f"{group.path} lacks {name}: it was made by another version of ztfzarr")
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{group.name}/{name} is no array")
     return array

@@ -44,7 +44,9 @@ TABLES: Final = {
     "half_difference": _number(CELL, "map of the odd exposures minus that of the even", "mag"),
     "exposure_filter": Variable(("time",), "str", "", "filter of the map that the exposure went into"),
     "zero_point": Variable(("time",), "float64", np.nan, "zero point of the exposure: their mean is 0", "mag"),
-    "zero_point_error": Variable(("time",), "float64", np.nan, "by jackknife over exposures", "mag"),
+    "zero_point_error": Variable(
+        ("time",), "float64", np.nan, "standard error of the zero point, by the noise model", "mag"
+    ),
     "exposure_residual": Variable(("time",), "float32", np.nan, "rms of m - model of the exposure", "mag"),
     "exposure_stars": Variable(("time",), "int32", 0, "measurements of the exposure that were kept", "1"),
     "extinction": _of_band("k, of the airmass of a star less that of its exposure", "mag"),
