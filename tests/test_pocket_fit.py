@@ -14,14 +14,16 @@ from ztfzarr import tables
 from ztfzarr.cli import cli
 from ztfzarr.errors import StoreError
 from ztfzarr.ingest.run import ingest
-from ztfzarr.masters.pocket_quality import fit_flags, trail_medians
+from ztfzarr.masters.pocket_quality import fit_flags, trail_medians, with_table
 from ztfzarr.recipe import read_recipe
+from ztfzarr.reduce.pocket import measured_trails
 from ztfzarr.reduce.remake import remake
 from ztfzarr.reduce.run import reduce
 from ztfzarr.reduce.versions import drop
 from ztfzarr.schema import faults
 from ztfzarr.simulate import simulate_night
 from ztfzarr.steps.pocket import PARAMETERS
+from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import open_objects
 
 CCD = 6
@@ -130,6 +132,30 @@ def test_an_unknown_fit_is_named(store: Path) -> None:
     reports = reduce(store, ["bias", "flat"], version="v8", recipe=recipe)
     assert "no pocket/v9" in reports[1].refused[0][1]
     assert "ztfzarr pocket fit --version v9" in reports[1].refused[0][1]
+
+
+def test_a_quadrant_without_a_fit_has_the_tables_pocket(fitted: xr.Dataset) -> None:
+    """A dead column among the last keeps its trails from being measured; the other quadrants have theirs."""
+    one = fitted.expand_dims(ccd=[CCD])
+    lost = one["quadrant"] == 2
+    holed = one.assign({name: one[name].where(~lost) for name in (*PARAMETERS, "chi2")})
+    filled = with_table(holed)
+    for name in PARAMETERS:
+        np.testing.assert_array_equal(filled[name].sel(ccd=CCD, quadrant=2), tables.pocket()[name][CCD - 1, 1])
+        xr.testing.assert_equal(filled[name].where(~lost), holed[name])
+    flags = fit_flags(filled, one, chi2=3.0, change=0.1)
+    assert flags["poor_fit"].sel(ccd=CCD).values.tolist() == [False, True, False, False]
+
+
+def test_trails_of_one_quadrant_may_be_lost(store: Path, fitted: xr.Dataset) -> None:
+    """As they are where a column among the last is dead, in all exposures."""
+    exposures = open_cube(store).sel(ccd=[CCD])
+    exposures = exposures.isel(time=np.flatnonzero(exposures["imgtype"].values != "bias")[:4]).load()
+    exposures["raw"].values[:, 0, 0, :, -4] = 0.0
+    trails, why = measured_trails(read_recipe(""), exposures)
+    assert why == {}
+    assert np.isnan(trails["level"].isel(ccd=0, quadrant=0)).all()
+    assert np.isfinite(trails["level"].isel(ccd=0, quadrant=slice(1, None))).all()
 
 
 def test_ratio_tells_of_other_pockets(fitted: xr.Dataset) -> None:

@@ -207,6 +207,8 @@ def test_the_commands_know_starflats(store, tmp_path):
     assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
     assert ran("show", store, "starflat", "--filter", "zi", "-o", tmp_path / "t.png") == 3
     assert ran("show", store, "starflat", "--ccd", 2, "-o", tmp_path / "t.png") == 2
+    assert ran("report", store, "-o", tmp_path / "r.html", "-q") == 0
+    assert "starflat/v2" in (tmp_path / "r.html").read_text()
 
 
 def test_damage_is_found(store, tmp_path):

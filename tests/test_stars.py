@@ -245,6 +245,11 @@ def test_ls_and_info(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"stars = pd.read_parquet({str(store / 'stars' / 'v1' / 'table')!r})" in out
 
 
+def test_a_report_names_their_science(store: Path, tmp_path: Path) -> None:
+    assert call("report", store, "-o", tmp_path / "report.html", "-q") == 0
+    assert "science/v1, computed" in (tmp_path / "report.html").read_text()
+
+
 def test_verify_finds_damage(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("verify", copy, "-q") == 0
     damaged, lost, _ = sorted((copy / "stars" / "v1" / "table").iterdir())

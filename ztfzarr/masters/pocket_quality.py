@@ -9,7 +9,7 @@ from ztfzarr import tables
 from ztfzarr.geometry import CCDS, QUADRANTS
 from ztfzarr.kernels.pocket import Pocket
 from ztfzarr.masters.pocket_fit import HIGHEST, LOWEST, trail_of
-from ztfzarr.steps.pocket import PARAMETERS
+from ztfzarr.steps.pocket import PARAMETERS, pocket_parameters
 
 KINDS = {"flat": "flat", "object": "sky"}  # image types, and what their trails are called
 
@@ -49,6 +49,23 @@ def trail_medians(trails: xr.Dataset, imgtype: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(found)
 
 
+def with_table(fit: xr.Dataset) -> xr.Dataset:
+    """Give quadrants without a fit, such as those with a dead column among their last, the table's pockets.
+
+    Parameters
+    ----------
+    fit : Dataset
+        Of :func:`~ztfzarr.masters.pocket_fit.fit_pocket`.
+
+    Returns
+    -------
+    Dataset
+        ``alpha``, ``cmax``, ``beta``, ``nmax`` without NaN; ``error`` and ``chi2``, NaN there, say which.
+    """
+    known = pocket_parameters(xr.DataArray([True], {"time": [0]}, ("time",))).isel(time=0, drop=True)
+    return fit.assign({name: fit[name].fillna(known[name]).assign_attrs(fit[name].attrs) for name in PARAMETERS})
+
+
 def _table_charge(level: float, ccd: int, quadrant: int, columns: int) -> float:
     known = tables.pocket()
     place = CCDS.index(ccd), QUADRANTS.index(quadrant)
@@ -73,7 +90,7 @@ def fit_flags(fit: xr.Dataset, medians: xr.Dataset, *, chi2: float, change: floa
     Returns
     -------
     Dataset of bool, (ccd, quadrant)
-        ``poor_fit``; ``limit``: a parameter is at the end of what was tried; ``changed``.
+        ``poor_fit``, or none; ``limit``: a parameter is at the end of what was tried; ``changed``.
     """
     at_limit = [
         (fit[name] < 1.001 * low) | (fit[name] > 0.999 * high)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.masters.pocket import pocket_trail
 from ztfzarr.masters.pocket_fit import FEWEST, fit_pocket
-from ztfzarr.masters.pocket_quality import fit_flags, trail_medians
+from ztfzarr.masters.pocket_quality import fit_flags, trail_medians, with_table
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.inputs import Inputs
 from ztfzarr.reduce.provenance import master_provenance
@@ -45,7 +45,7 @@ def make_pocket(version: Version, inputs: Inputs) -> list[Entry]:
     """
     section = version.recipe["pocket_fit"]
     exposures = inputs.open(version.objects)
-    trails, why = _trails(version.recipe, exposures)
+    trails, why = measured_trails(version.recipe, exposures)
     used = ~np.array([str(e) in why for e in exposures["exposure"].values.tolist()])
     if used.sum() < max(FEWEST, section["minimum"]):
         raise ValueError(
@@ -62,8 +62,8 @@ def make_pocket(version: Version, inputs: Inputs) -> list[Entry]:
     return [Entry((inputs.row, inputs.ccd - 1), tables)]
 
 
-def _trails(recipe: Recipe, exposures: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
-    """Measure the trails of exposures, a few at a time; say which are of no use, and why."""
+def measured_trails(recipe: Recipe, exposures: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
+    """Measure the trails of exposures, a few at a time; say which are of no use, and why, by their numbers."""
     count = exposures.sizes["time"]
     parts = [
         pocket_trail(exposures.isel(time=slice(i, i + BATCH)), epochs=epochs(recipe)).compute()
@@ -71,7 +71,9 @@ def _trails(recipe: Recipe, exposures: xr.Dataset) -> tuple[xr.Dataset, dict[str
     ]
     trails = xr.concat(parts, "time")
     before = exposures["time"].values < np.datetime64(recipe["pocket"]["from"], "us")
-    dark = ~(trails["level"] >= recipe["pocket_fit"]["lowest"]).all(("ccd", "quadrant")).values
+    bright = trails["level"] >= recipe["pocket_fit"]["lowest"]
+    trails = trails.assign(level=trails["level"].where(bright))
+    dark = ~bright.any(("ccd", "quadrant")).values
     numbers = exposures["exposure"].values.tolist()
     why = {str(e): "too dark, or stars in the last columns" for e, no in zip(numbers, dark, strict=True) if no}
     return trails, why | {str(e): "before the pockets" for e, no in zip(numbers, before, strict=True) if no}
@@ -80,6 +82,7 @@ def _trails(recipe: Recipe, exposures: xr.Dataset) -> tuple[xr.Dataset, dict[str
 def _fitted(version: Version, trails: xr.Dataset, imgtype: xr.DataArray) -> dict[str, Any]:
     section = version.recipe["pocket_fit"]
     fit, medians = fit_pocket(trails), trail_medians(trails, imgtype)
+    fit = with_table(fit)
     flags = fit_flags(fit, medians, chi2=section["chi2"], change=section["change"])
     bits = PRODUCTS["pocket"].tables["flag"].flags or {}
     flag = np.zeros(fit["chi2"].isel(ccd=0).shape, np.uint8)

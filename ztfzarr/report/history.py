@@ -88,7 +88,9 @@ def _kind_of(label: str, product: Product) -> str:
 
 def _records(product: Product, raw: Raw, night: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield the label (filter or exposure), the CCD and the provenance of each entry of a night."""
-    if product.kind == "science":
+    if product.rows_are == "filter":
+        return  # of many nights
+    if product.rows_are == "time":
         rows = product.rows_of(night)
         labels: list[Any] = [str(number) for number in raw["exposure"][rows].tolist()]
         present, texts = product.rows("present", rows), product.rows("provenance", rows)
@@ -118,7 +120,7 @@ def _origin(product: Product, members: list[tuple[str, int, dict[str, Any]]]) ->
     for exposure, why in _mapping(record, "dropped").items():
         dropped.setdefault(str(why), []).append(str(exposure))
     labels = sorted({label for label, _, _ in members})
-    what = f"{len(labels)} exposures, " if product.kind == "science" else f"{labels[0]} " if labels[0] else ""
+    what = f"{len(labels)} exposures, " if product.rows_are == "time" else f"{labels[0]} " if labels[0] else ""
     times = sorted(str(r.get("made", "")) for _, _, r in members)
     made = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
     published = "published from elsewhere, by " if record.get("published") else ""
@@ -126,7 +128,10 @@ def _origin(product: Product, members: list[tuple[str, int, dict[str, Any]]]) ->
         f"{what}CCD {ranges(sorted({ccd for _, ccd, _ in members}))}",
         [str(exposure) for exposure in _mapping(record, "exposures")],
         sorted(dropped.items()),
-        [f"{master}" for master in _mapping(record, "masters").values()],
+        [
+            *map(str, _mapping(record, "masters").values()),
+            *([str(record["science"])] if "science" in record else []),
+        ],
         f"{published}ztfzarr {record.get('software', '')}",
         made,
     )
@@ -141,7 +146,7 @@ def stale_lines(product: Product, raw: Raw, night: int) -> list[str]:
     """Name the stale entries of a night, and why they are."""
     if product.kind == "science":
         return list(_stale_science(product, raw, night))
-    return list(_stale_masters(product, night))
+    return list(_stale_masters(product, night)) if product.rows_are == "night" else []
 
 
 def _stale_masters(product: Product, night: int) -> Iterator[str]:

@@ -60,8 +60,13 @@ class Product:
 
     @property
     def kind(self) -> str:
-        """``bias``, ``flat`` or ``science``."""
+        """Such as ``bias``."""
         return self.version.kind
+
+    @property
+    def rows_are(self) -> str:
+        """What entries are of: ``night`` (masters), ``time`` (exposures), or ``filter`` (starflats)."""
+        return self.version.product.entry[0]
 
     @property
     def name(self) -> str:
