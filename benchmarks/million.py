@@ -3,7 +3,7 @@
     python benchmarks/million.py [--folder DIR] [--exposures N …]
 
 Metadata and coordinates are of full length, written in blocks; a handful of files are really there. Prints
-Markdown; docs/benchmarks.md holds a run.
+Markdown; docs/scale.md holds a run.
 """
 
 from __future__ import annotations

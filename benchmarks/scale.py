@@ -1,6 +1,6 @@
 """A survey in numbers: sizes, objects, requests, costs, and the farm that reduces it again in a week.
 
-    python benchmarks/scale.py [--exposures N] [--set NAME=VALUE …]
+    python benchmarks/scale.py [--set NAME=VALUE …]
 
 All that is assumed is in ``Assumptions``, each with where it comes from; the rest is arithmetic. Prints Markdown;
 docs/scale.md holds a run.
@@ -27,7 +27,7 @@ class Assumptions:
     ccds: int = 16
     pixels: float = 4 * 3080 * 3072  # of a CCD
     overscan: float = 4 * 3080 * 30
-    # Sizes: docs/benchmarks.md. Raw 0.89 of the tiles' 5.2 bits a pixel; science 8 bits, its mask 0.4.
+    # Sizes: docs/benchmarks.md. Raw 0.89 of the tiles' 5.2 bits a pixel; science 7.6 bits, its mask 0.5.
     raw_bits: float = 4.72
     science_bits: float = 8.1
     master_bits: float = 16.0  # estimated: bias 6, flat 9, variance 6, count 1; a night has 1 + 3 of them
