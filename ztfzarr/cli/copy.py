@@ -34,7 +34,7 @@ Examples:
 @store_argument
 @dest_argument
 @selecting
-@click.option("--products", is_flag=True, help="Also bias, flat, science and stars: all their versions.")
+@click.option("--products", is_flag=True, help="Also the products, all their versions.")
 @click.option("--workers", type=click.IntRange(1), help="Files at a time.", show_default="number of cores")
 @reporting
 def copy(

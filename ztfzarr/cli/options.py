@@ -99,7 +99,7 @@ class StorageOption(click.ParamType):  # type: ignore[type-arg]  # generic from 
 _MANY: Final[dict[str, Any]] = {"multiple": True, "type": StorageOption(), "metavar": "KEY=VALUE"}
 
 
-def _opening(argument: str, option: str, default: str) -> Callable[[Command], Command]:
+def _opening(argument: str, option: str, described: str) -> Callable[[Command], Command]:
     """Make a decorator that adds an argument, a store, and its option; the command gets ``Objects``."""
     given = option.strip("-").replace("-", "_")
 
@@ -113,15 +113,18 @@ def _opening(argument: str, option: str, default: str) -> Callable[[Command], Co
             kwargs[argument] = open_objects(kwargs[argument], dict(kwargs.pop(given)))
             return command(*args, **kwargs)
 
-        described = f"Setting of an object store by obstore's name, as endpoint=…; default {default}."
         with_option = click.option(option, given, **_MANY, help=described)(opening)
         return click.argument(argument)(with_option)  # type: ignore[return-value]
 
     return add
 
 
-store_argument = _opening("store", "--storage-option", "from the environment")
-dest_argument = _opening("dest", "--dest-option", "from the environment")
+store_argument = _opening(
+    "store",
+    "--storage-option",
+    "Setting of an object store by obstore's name, as endpoint=…; default from the environment.",
+)
+dest_argument = _opening("dest", "--dest-option", "The same of DEST; default from the environment, not STORE's.")
 
 
 def source_options(command: Command) -> Command:

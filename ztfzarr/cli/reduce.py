@@ -37,7 +37,12 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
     @store_argument
     @selecting
     @making("bias.skip=5")
-    @click.option("--with-variance", is_flag=True, help="Store science's variance too, as science.variance=true.")
+    @click.option(
+        "--with-variance",
+        is_flag=True,
+        hidden="science" not in kinds,
+        help="Store science's variance too, as science.variance=true.",
+    )
     @scheduling
     @reporting
     def command(
