@@ -27,7 +27,7 @@ from ztfzarr.report.lamps import lamps
 from ztfzarr.report.measures import Measure
 from ztfzarr.report.profiles import overscan_profiles, settling_charts
 from ztfzarr.report.quality import flagged_lines, judge, judged_masters, judged_science
-from ztfzarr.report.render import visible
+from ztfzarr.report.render import counted, visible
 from ztfzarr.report.science import exposures, spread_out
 from ztfzarr.report.source import Product, Raw, ranges, read_products, read_raw
 from ztfzarr.store.objects import LocalObjects
@@ -36,6 +36,11 @@ STRUCTURE = Measure("structure", "structure", "DN", ".2f", "bias.structure")  # 
 RATIO = Measure("read_noise_ratio", "ratio", "", ".3f", "bias.read_noise", 1.0)  # 1 ± 0.05
 FREE = Measure("x", "x", "", ".1f")
 NONE = Measure("x", "x", "", ".0f", most=0.0)
+
+
+def test_one_is_singular() -> None:
+    assert [counted(n, "CCD") for n in (0, 1, 2000)] == ["0 CCDs", "1 CCD", "2,000 CCDs"]
+    assert [counted(n, "bias", "biases") for n in (1, 2)] == ["1 bias", "2 biases"]
 
 
 @pytest.fixture(scope="module")

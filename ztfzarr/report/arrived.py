@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr.geometry import CCDS, LED_FILTERS
+from ztfzarr.report.render import counted
 from ztfzarr.report.source import Product, Raw, ranges
 from ztfzarr.store.refused import UNKNOWN, Refused, refused_files
 
@@ -144,7 +145,7 @@ def _lamps(led: NDArray[np.int16], products: list[Product]) -> Iterator[str]:
     usual = Counter(counts.values()).most_common(1)[0][0]
     for number, count in sorted(counts.items()):
         if count < usual:
-            yield f"LED {number}: {count} flats, the others have {usual}"
+            yield f"LED {number}: {counted(count, 'flat')}, the others have {usual}"
 
 
 def _biases(count: int, products: list[Product]) -> Iterator[str]:
@@ -152,7 +153,8 @@ def _biases(count: int, products: list[Product]) -> Iterator[str]:
         if product.kind == "bias" and count and product.recipe["bias"]["period"] == "night":
             needed = product.recipe["bias"]["skip"] + product.recipe["bias"]["minimum"]
             if count < needed:
-                yield f"{count} biases: {product.name} needs {needed}, the first of them dropped as they settle"
+                came = counted(count, "bias", "biases")
+                yield f"{came}: {product.name} needs {needed}, the first of them dropped as they settle"
 
 
 def _refused(raw: Raw, night: int) -> tuple[list[RefusedFile], int]:

@@ -13,6 +13,7 @@ from ztfzarr.recipe import default_recipe, differences, recipe_for
 from ztfzarr.reduce.inputs import master_inputs
 from ztfzarr.reduce.listing import ProductNight, superseded
 from ztfzarr.reduce.report import Selection
+from ztfzarr.report.render import counted
 from ztfzarr.report.source import Product, Raw, ranges
 from ztfzarr.store.products import FILTERS
 
@@ -120,7 +121,9 @@ def _origin(product: Product, members: list[tuple[str, int, dict[str, Any]]]) ->
     for exposure, why in _mapping(record, "dropped").items():
         dropped.setdefault(str(why), []).append(str(exposure))
     labels = sorted({label for label, _, _ in members})
-    what = f"{len(labels)} exposures, " if product.rows_are == "time" else f"{labels[0]} " if labels[0] else ""
+    what = f"{labels[0]} " if labels[0] else ""
+    if product.rows_are == "time":
+        what = f"{counted(len(labels), 'exposure')}, "
     times = sorted(str(r.get("made", "")) for _, _, r in members)
     made = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
     published = "published from elsewhere, by " if record.get("published") else ""
@@ -163,7 +166,7 @@ def _stale_masters(product: Product, night: int) -> Iterator[str]:
                 groups.setdefault((band, int(had[place]), len(inputs.exposures)), []).append(inputs.ccd)
     for (band, before, now), ccds in groups.items():
         of = f"{band} " if band else ""
-        why = f"made when the cube had {before} frames for it, now it has {now}"
+        why = f"made when the cube had {counted(before, 'frame')} for it, now it has {now}"
         yield f"{product.name}: {of}CCD {ranges(ccds)}: {why}"
 
 
@@ -178,4 +181,5 @@ def _stale_science(product: Product, raw: Raw, night: int) -> Iterator[str]:
     ccds = (np.flatnonzero(old.any(axis=0)) + 1).tolist()
     if ccds:
         count = int(old.any(axis=1).sum())
-        yield f"{product.name}: {count} exposures, CCD {ranges(ccds)}: their own night has got sound masters since"
+        of, whose = counted(count, "exposure"), "its" if count == 1 else "their"
+        yield f"{product.name}: {of}, CCD {ranges(ccds)}: {whose} own night has got sound masters since"

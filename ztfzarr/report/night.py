@@ -20,6 +20,7 @@ from ztfzarr.report.lamps import Lamp, lamps, waiting
 from ztfzarr.report.pictures import LARGE, SMALL, Picture, picture
 from ztfzarr.report.profiles import Profiles, overscan_profiles, settling_charts, sky_chart
 from ztfzarr.report.quality import Judged, flagged_lines, judged_masters, judged_science
+from ztfzarr.report.render import counted
 from ztfzarr.report.science import Exposure, exposures, seconds_of_day, spread_out
 from ztfzarr.report.source import Product, Raw, dashed
 from ztfzarr.store.products import FILTERS
@@ -193,7 +194,7 @@ def _verdicts(came: Arrived, sections: Mapping[str, Section], stale: list[str]) 
     yield (
         "came in",
         "bad" if refused else "close" if lost else "ok",
-        (f"{came.files:,} files, {refused} refused, {lost} gaps"),
+        f"{counted(came.files, 'file')}, {refused} refused, {counted(lost, 'gap')}",
     )
     for kind, section in sections.items():
         counts = section.counts
@@ -203,4 +204,4 @@ def _verdicts(came: Arrived, sections: Mapping[str, Section], stale: list[str]) 
         beyond = sum(judged.word in ("beyond", "no value") for judged in section.quality)
         word = "bad" if beyond or counts.flagged else "close" if counts.missing else "ok"
         yield kind, word, f"{counts.made} made, {counts.missing} missing, {counts.flagged} flagged"
-    yield "stale", "close" if stale else "ok", f"{len(stale)} groups of entries" if stale else "nothing"
+    yield "stale", "close" if stale else "ok", f"{counted(len(stale), 'group')} of entries" if stale else "nothing"

@@ -13,6 +13,7 @@ from ztfzarr.geometry import CCDS, QUADRANTS
 from ztfzarr.recipe import Recipe
 from ztfzarr.report.charts import Spark, spark
 from ztfzarr.report.measures import MEASURES, Measure
+from ztfzarr.report.render import counted
 from ztfzarr.report.source import Product
 from ztfzarr.store.products import FILTERS
 
@@ -177,7 +178,7 @@ def _trend(history: list[Values], measure: Measure) -> Spark | None:
     if not known.size:
         return None
     ends = " to ".join(_text(value, measure.form) for value in (known[0], known[-1]))
-    text = f"medians of the last {known.size} nights, from {ends}"
+    text = f"medians of the last {counted(known.size, 'night')}, from {ends}"
     return spark(median, numbers[1], numbers[2], text)
 
 

@@ -40,10 +40,16 @@ def rendered(template: str, **context: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["counted"] = counted
     style = (files(__package__) / "templates" / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     html = environment.get_template(template).render(style=Markup(style), digest=digest, **context)
     return html.encode()
+
+
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """Write a count with its noun: 1 file, 2 files; ``nouns`` is the plural where it is not noun + s."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def visible(text: str) -> str:

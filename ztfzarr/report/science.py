@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfzarr.report.render import counted
 from ztfzarr.report.source import Product, Raw, dashed
 
 LISTED: Final = 1000  # exposures of a page: a long winter night has some 900
@@ -67,7 +68,7 @@ def _exposure(raw: Raw, row: int, place: int, found: _Found) -> Exposure:
     made = found.made[place]
     flag = np.where(made[:, np.newaxis], found.flag[place], 0)
     names = [
-        f"{name.replace('_', ' ')}: {int(((flag & bit) != 0).sum())} quadrants"
+        f"{name.replace('_', ' ')}: {counted(int(((flag & bit) != 0).sum()), 'quadrant')}"
         for name, bit in found.meanings.items()
         if ((flag & bit) != 0).any()
     ]
