@@ -179,7 +179,7 @@ def test_kinds_lamps_and_filters_that_are_missing(tmp_path: Path) -> None:
     raw = made_up(tmp_path, imgtype=kinds, filter=bands, led=np.array([2, 2, 3, 3, 4, -1] * 2))
     lines = arrived(raw, 20200801, []).missing
     assert "no bias exposures" in lines
-    assert "LED 4: 1 flats, the others have 2" in lines
+    assert "LED 4: 1 flat, the others have 2" in lines
     assert "filter zi: exposures of the sky, but no flats of this night" in lines
 
 
