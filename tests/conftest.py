@@ -62,6 +62,18 @@ def store_copy(night_store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(night_store, tmp_path / "copy.zarr"))
 
 
+@pytest.fixture
+def reduced_copy(reduced_store: Path, tmp_path: Path) -> Path:
+    """A copy of the store with products that a test may damage."""
+    return Path(shutil.copytree(reduced_store, tmp_path / "reduced.zarr"))
+
+
+@pytest.fixture(autouse=True)
+def _no_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that takes more than ten seconds, on a slow machine, says on standard error how far it is."""
+    monkeypatch.setattr("ztfzarr.cli.progress.LINE_SECONDS", 1e9)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests that need fpack where Debian's libcfitsio-bin is not installed; .ci/run installs it."""
     if shutil.which("fpack") is None:

@@ -131,9 +131,10 @@ async def _answered(
         if answer is None:
             return False
     if fault is None:
+        # Before the answer goes out: who has it may look into the log at once.
+        plan.log.append(Request(method.decode(), path.decode(), len(answer[1]), start, time.monotonic()))
         client.write(b"".join(answer))
         await client.drain()
-        plan.log.append(Request(method.decode(), path.decode(), len(answer[1]), start, time.monotonic()))
         return True
     await _spoil(fault, b"".join(answer) if fault == "truncate" else b"", client, plan)
     return False

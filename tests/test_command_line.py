@@ -133,8 +133,12 @@ MISTAKES = [
     ("run night.zarr --scheduler nonsense:", 3, "no scheduler at nonsense:"),
     ("run newer-bias.zarr", 3, "bias/v1/zarr.json is of another format: this version reads format 1"),
     ("ls night.zarr --storage-option endpoint", 2, "expected KEY=VALUE, as in endpoint=https://s3.example.org"),
-    ("ls s3://bucket/x --storage-option nonsense=1", 3, "nonsense"),
-    ("ls foo://bucket/x", 3, "foo://bucket/x"),
+    (
+        "ls s3://bucket/x --storage-option nonsense=1",
+        3,
+        "ztfzarr: Configuration key: 'nonsense' is not valid for store 'S3'.",
+    ),
+    ("ls foo://bucket/x", 3, 'ztfzarr: Generic URL error: Unable to recognise URL "foo://bucket/x"'),
     ("compare night.zarr bias v1 v9", 3, "no bias/v9 in"),
     ("compare night.zarr bais v1 v2", 2, "'bais' is not one of 'bias', 'flat', 'science'."),
     ("drop night.zarr bias v1", 2, "nobody here to ask whether to delete bias/v1: say --yes"),
@@ -157,7 +161,7 @@ MISTAKES = [
     ("verify night.zarr --ccds 5", 0, "nothing of CCD 5: "),
     ("verify night.zarr missing.fits", 1, "missing.fits: no such file or folder"),
     ("verify night.zarr folder --ccds 2", 2, "--night and --ccds choose what is checked of STORE alone"),
-    ("copy night.zarr file", 3, "ztfzarr: "),
+    ("copy night.zarr file", 3, "/file: File exists"),
     ("copy night.zarr to.zarr --night 2021-01-01:", 3, "nothing of 2021-01-01:: "),
     ("ingest night.zarr folder", 2, "nothing to ingest: expected raw files in .fits or .fits.fz"),
     ("ingest night.zarr missing", 2, "nothing to ingest: expected raw files"),
@@ -190,16 +194,6 @@ def test_mistakes(
 def test_an_empty_name_is_no_store(capsys) -> None:
     ran = Ran(capsys, "ingest", "", "raw")
     assert (ran.status, "STORE is empty: expected a folder or a URL" in ran.err) == (2, True)
-
-
-@pytest.mark.parametrize("name", ["", "..", "../bias", "v/1", ".v1"])
-def test_no_name_of_a_version_reaches_what_is_beside_it(name: str, local: Path, tmp_path: Path, capsys) -> None:
-    store = Path(shutil.copytree(local, tmp_path / "night.zarr"))
-    before = {path for path in store.rglob("*") if path.is_file() and ".ztfzarr" not in path.parts}
-    for command in (["bias", store], ["compare", store, "bias", "v1"], ["drop", store, "bias", "--yes"]):
-        tail = [name] if command[0] != "bias" else ["--version", name]
-        assert Ran(capsys, *command, *tail).status == 2
-    assert {p for p in store.rglob("*") if p.is_file() and ".ztfzarr" not in p.parts} == before
 
 
 @pytest.mark.parametrize("command", ["ls", "run"])
@@ -367,8 +361,7 @@ def test_examples_are_accepted(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_completion(typed: list[str], incomplete: str, expected: set[str]) -> None:
     found = {item.value for item in ShellComplete(cli, {}, "ztfzarr", "_X").get_completions(typed, incomplete)}
-    assert found & expected
-    assert found <= expected
+    assert found == expected
 
 
 @pytest.mark.parametrize(("term", "kind"), [("dumb", "Lines"), ("xterm", "Bar")])

@@ -67,7 +67,7 @@ from pathlib import Path
 {decoder}
 import ztfzarr
 warnings.simplefilter("ignore")
-store, truth, stop = Path(sys.argv[1]), np.load(sys.argv[2]), Path(sys.argv[3])
+store, truth, stop, seen = Path(sys.argv[1]), np.load(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 rng = np.random.default_rng(1)
 tally = dict(reads=0, present=0, errors=[], wrong=[])
 
@@ -96,6 +96,8 @@ while not stop.exists():
         for _ in range(3 if plain.sizes["time"] and cube.sizes["time"] else 0):
             check(cube, lambda file, quadrant: file.raw.sel(quadrant=quadrant).values)
             check(plain, image)
+        if cube.sizes["time"] and int(cube.present.sum()) == len(truth.files):
+            seen.touch()
     except Exception as error:
         tally["errors"].append(repr(error))
 print(json.dumps(tally))
@@ -155,13 +157,20 @@ class Reader:
     """A process that reads a store until the end of the block; its tally afterwards."""
 
     def __init__(self, store: Path, truth: Path) -> None:
-        self.stop = store.with_suffix(".stop")
+        self.stop, self.seen = store.with_suffix(".stop"), store.with_suffix(".seen")
         code = READER.format(decoder=plain_decoder_source())
-        command = [sys.executable, "-c", code, str(store), str(truth), str(self.stop)]
+        command = [sys.executable, "-c", code, str(store), str(truth), str(self.stop), str(self.seen)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
 
     def __enter__(self) -> Reader:
         return self
+
+    def sees_the_whole(self) -> None:
+        """Wait until it has read the store with every file in it."""
+        give_up = time.monotonic() + 60
+        while not self.seen.exists():
+            assert time.monotonic() < give_up, "the reader does not see the whole store"
+            time.sleep(0.02)
 
     def __exit__(self, *_: object) -> None:
         self.stop.touch()
@@ -224,7 +233,7 @@ def test_killed_at_random_instants(night, night_store, truth_file, tmp_path, kil
                     count += running
                 spawner.start(store, night / "raw")
                 assert spawner.status() == 0
-                time.sleep(1.5)  # the reader sees the whole, also on a busy machine
+                reader.sees_the_whole()
             tally = {key: tally[key] + reader.tally[key] for key in tally}
             assert_complete(store, night_store)
     assert (tally["errors"], tally["wrong"]) == ([], [])

@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from stores import ROOT
 
 import ztfzarr
 import ztfzarr.plot
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -13,6 +13,7 @@ import pytest
 import zarr
 from nights import ran
 from rawfiles import raw_name, write_raw
+from test_find import _sky, in_plane
 
 import ztfzarr
 from ztfzarr.cli.say import cell, plain
@@ -36,11 +37,14 @@ NAMES = {
     "nothing": " ",
     "another's": "ztf_20200801080084_000000_bi_c09_b.fits.fz",
 }
-NEITHER = {"another's", "nothing"}
 
 
 def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def below_b(path: str) -> bool:
+    return path in ("a", "a/b") or path.startswith("a/b/")
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
@@ -51,7 +55,6 @@ def test_restore_writes_no_other_name(
     names = table[...]
     row = int(np.flatnonzero(names[:, 1] != "")[0])
     table[row, 1] = name
-    shutil.rmtree(store_copy.parent / "out", ignore_errors=True)
     before = files_below(tmp_path)
     exposure = int(zarr.open_array(store_copy / "raw/exposure", mode="r")[row])
     assert ran("restore", store_copy, tmp_path / "a/b/out", "--ccds", "2", "-q") == 1
@@ -60,7 +63,7 @@ def test_restore_writes_no_other_name(
     assert line.isprintable()
     assert len(line) < 400
     made = files_below(tmp_path) - before
-    assert all(path == "a" or path.startswith("a/b") for path in made)
+    assert all(below_b(path) for path in made)
     assert not any("evil" in path for path in made)
     assert sum(path.endswith(".fz") for path in made) == 17
 
@@ -85,11 +88,6 @@ def test_restore_leaves_what_is_linked_to(night_store: Path, tmp_path: Path) -> 
     assert places[2].is_fifo()
 
 
-@pytest.fixture
-def reduced(reduced_store: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(reduced_store, tmp_path / "night.zarr"))
-
-
 def with_filter(store: Path, groups: tuple[str, ...], value: str) -> None:
     """Exposures of the sky under a filter's name of the store's own making."""
     for group in groups:
@@ -100,76 +98,101 @@ def with_filter(store: Path, groups: tuple[str, ...], value: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../../evil", "/tmp/evil", "a\0b", ORDER, "x" * 300, "", "a/b", "COM1"])
 def test_export_and_stamps_write_no_other_name(
-    name: str, reduced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, reduced_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with_filter(reduced, ("raw", "science/v1"), name)
+    with_filter(reduced_copy, ("raw", "science/v1"), name)
     before = files_below(tmp_path)
-    assert ran("export", reduced, "science", tmp_path / "a/b/out", "--ccds", "2", "-q") != 0
+    assert ran("export", reduced_copy, "science", tmp_path / "a/b/out", "--ccds", "2", "-q") != 0
     error = capsys.readouterr().err
     assert "filter of science/v1 exposure" in error
     assert all(line.isprintable() for line in error.splitlines())
-    cube = ztfzarr.open_cube(reduced)
+    cube = ztfzarr.open_cube(reduced_copy)
     sky = cube.isel(time=int(np.flatnonzero(cube.imgtype == "object")[0]))
-    found = ztfzarr.find(reduced, float(sky.ra), float(sky.dec), radius=3)
-    place = [float(found.ra0[0]), float(found.dec0[0])] if "ra0" in found else [float(sky.ra), float(sky.dec)]
-    ran("find", reduced, *map(str, place), "--cutout", "8", "-o", tmp_path / "a/b/stamps")
-    assert "\x1b" not in capsys.readouterr().out
-    assert not {path for path in files_below(tmp_path) - before if not path.startswith("a")}
+    place = _sky((float(sky.ra), float(sky.dec)), *in_plane(2, 3, 0.5, 0.25))
+    assert ran("find", reduced_copy, *place, "--cutout", "8", "-o", tmp_path / "a/b/stamps", "-q") == 1
+    out, error = capsys.readouterr()
+    assert error.count("refused exposure ") == error.count("\n") == 2
+    assert error.count(" CCD 2: filter of exposure ") == 2
+    assert all(line.isprintable() for line in error.splitlines())
+    assert "\x1b" not in out
+    assert all(below_b(path) for path in files_below(tmp_path) - before)
 
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "..", "", "v1\0", "é", ".hidden", "v" * 200])
 def test_versions_stay_below_their_kind(
-    name: str, reduced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, reduced_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files_below(tmp_path)
     for command in (
-        ("bias", reduced, "--version", name),
-        ("drop", reduced, "science", name, "--yes"),
-        ("compare", reduced, "bias", name, "v1"),
-        ("export", reduced, "bias", tmp_path / "out", "--version", name),
+        ("bias", reduced_copy, "--version", name),
+        ("drop", reduced_copy, "science", name, "--yes"),
+        ("compare", reduced_copy, "bias", name, "v1"),
+        ("export", reduced_copy, "bias", tmp_path / "out", "--version", name),
     ):
         assert ran(*command) == 2
         assert capsys.readouterr().err.startswith("ztfzarr: version ")
     assert files_below(tmp_path) == before
     with pytest.raises(RecipeError, match=r"^version "):
-        find_version(LocalObjects(reduced), "bias", name)
+        find_version(LocalObjects(reduced_copy), "bias", name)
 
 
-def test_folders_that_are_no_versions_are_passed_over(reduced: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(reduced / "bias/v1", reduced / "bias" / "v1\x1b[31m")
-    assert [version.group for version in versions_of(LocalObjects(reduced))] == [
+def test_folders_that_are_no_versions_are_passed_over(
+    reduced_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(reduced_copy / "bias/v1", reduced_copy / "bias" / "v1\x1b[31m")
+    assert [version.group for version in versions_of(LocalObjects(reduced_copy))] == [
         "bias/v1", "bias/v2", "flat/v1", "science/v1",
     ]  # fmt: skip
     for command in ("ls", "info", "verify"):
-        assert ran(command, reduced) == 0
+        assert ran(command, reduced_copy) == 0
         assert "\x1b" not in "".join(capsys.readouterr())
 
 
-def with_imgtype(store: Path, value: str) -> None:
+def with_imgtype(store: Path) -> None:
     table = zarr.open_array(store / "raw/imgtype", mode="r+")
     values = table[...].astype(object)
-    values[0] = value
+    values[0] = ORDER
     table[...] = values
 
 
-def with_provenance(store: Path, value: str) -> None:
-    table = zarr.open_array(store / "raw/source_sha256", mode="r+")
-    table[0, 1] = value
+def with_setting(store: Path) -> None:
+    """A recipe that says so of how biases are stacked."""
+    document = json.loads((store / "bias/v1/zarr.json").read_text())
+    document["attributes"]["recipe"]["bias"]["method"] = ORDER
+    (store / "bias/v1/zarr.json").write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("harm", [with_imgtype, with_provenance])
-@pytest.mark.parametrize("command", ["ls", "info", "verify"])
+def with_array(store: Path) -> None:
+    """Metadata that tell of an array of that name, which is not there."""
+    document = json.loads((store / "raw/zarr.json").read_text())
+    arrays = document["consolidated_metadata"]["metadata"]
+    arrays[ORDER] = arrays["present"]
+    (store / "raw/zarr.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("command", "harm", "status"), [("ls", with_imgtype, 0), ("info", with_setting, 0), ("verify", with_array, 1)]
+)
 def test_text_of_a_store_gives_a_terminal_no_orders(
-    harm: Callable[[Path, str], None], command: str, store_copy: Path, capsys: pytest.CaptureFixture[str]
+    command: str, harm: Callable[[Path], None], status: int, reduced_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    harm(store_copy, ORDER)
-    ran(command, store_copy)
+    """Of what each command prints of a store."""
+    harm(reduced_copy)
+    assert ran(command, reduced_copy) == status
     shown = "".join(capsys.readouterr())
     assert all(line.isprintable() for line in shown.splitlines())
-    if command == "ls" and harm is with_imgtype:
-        assert "\\x1b[2J\\x1b]0;owned\\x07[red]" in shown
-    ran(command, store_copy, *(["--json"] if command != "verify" else []))
-    assert "\x1b" not in capsys.readouterr().out
+    assert "\\x1b[2J\\x1b]0;owned\\x07[red]" in shown
+
+
+@pytest.mark.parametrize(("command", "harm"), [("ls", with_imgtype), ("info", with_setting)])
+def test_text_of_a_store_is_escaped_in_json(
+    command: str, harm: Callable[[Path], None], reduced_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harm(reduced_copy)
+    assert ran(command, reduced_copy, "--json") == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\\u001b[2J" in shown
 
 
 def test_names_of_files_give_a_terminal_no_orders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,10 @@ from hostile import Tally
 from mutations import Part, Seed, make_seeds, mutant
 from peers import same_bits
 from rawfiles import find_hdus, noise, raw_name, write_raw
+from stores import ccd_of, exposure_of
 from test_forms import FORMS, QUANTISED, Form, astropy_reads, write_form
 
+from ztfzarr import open_cube
 from ztfzarr.errors import RefusedError
 from ztfzarr.ingest import rare
 from ztfzarr.ingest.images import read_images
@@ -40,7 +42,9 @@ def check(tally: Tally, count: int) -> None:
     read = sum(number for kind, number in tally.outcomes.items() if kind.startswith("equal"))
     assert read > count / 5  # else the mutations try little beyond the header
     assert len(tally.outcomes) > 20
-    assert tally.memory < 2**30
+    fails = sum(number for kind, number in tally.outcomes.items() if kind.startswith("astropy fails"))
+    assert fails <= count / 100  # of these nothing is known
+    assert 0 <= tally.memory < 2**30
 
 
 def test_hundreds_of_files(seeds: list[Seed]) -> None:
@@ -109,9 +113,18 @@ def test_a_folder_of_hostile_files(seeds: list[Seed], tmp_path: Path) -> None:
         (tmp_path / raw_name(number)).write_bytes(content)
     good = write_raw(tmp_path, raw_name(99))
     report = ingest(tmp_path / "cube.zarr", [tmp_path])
-    assert report.ingested + len(report.refused) == 41
-    assert good.name not in {Path(path).name for path, _ in report.refused}
+    refused = {Path(path).name for path, _ in report.refused}
+    assert report.ingested + len(refused) == 41
+    assert good.name not in refused
     assert all(reason.isprintable() for _, reason in report.refused)
+    cube = open_cube(tmp_path / "cube.zarr").load()
+    assert int(cube.present.sum()) == report.ingested > 3
+    for path in sorted(tmp_path.glob("ztf_*")):
+        if path.name not in refused:
+            (row,) = np.flatnonzero(cube.exposure == exposure_of(path))
+            file = cube.isel(time=int(row)).sel(ccd=ccd_of(path))
+            for found, expected in zip([*file.raw, *file.overscan], hostile.pixels_of(path)[1], strict=True):
+                assert same_bits(found.values, expected), path.name
 
 
 # Faults that the files above found
@@ -251,9 +264,13 @@ def test_right_checksums_do_not_make_a_tile_harmless(tmp_path: Path, monkeypatch
 
 
 def test_a_tile_that_grows(tmp_path: Path) -> None:
-    """Three megabytes of GZIP that are three gigabytes; ours stops at a row's size, and astropy is stopped."""
-    bomb = gzip.compress(bytes(2**20)) * 3000
-    for number, storage in enumerate(("astropy GZIP_1 1", "astropy NOCOMPRESS 1")):
+    """A quarter of a megabyte of GZIP that is 256; ours stops at a row's size, and astropy is stopped."""
+    bomb = gzip.compress(bytes(2**28))
+    lines = {
+        "astropy GZIP_1 1": "HDU 3: tile of row 0 does not decode: 481 bytes",  # one more than it may have
+        "astropy NOCOMPRESS 1": "HDU 3: astropy cannot read the image (Unable to allocate output buffer.)",
+    }
+    for number, (storage, line) in enumerate(lines.items()):
         path = write_form(Form("noise", storage), tmp_path, raw_name(number))
 
         def grown(parts: list[Part], tile: str = str(number + 1)) -> None:
@@ -264,10 +281,7 @@ def test_a_tile_that_grows(tmp_path: Path) -> None:
             set_values(parts[3], PCOUNT=str(len(bomb)), ZCMPTYPE="'GZIP_1'", ZTILE2=tile)
 
         edited(path, grown)
-        started = time.monotonic()
-        line = refusal(path)
-        assert "HDU 3: " in line or "HDU 1-3: " in line or "HDU 1-4: " in line
-        assert time.monotonic() - started < 60  # most of it a process that starts
+        assert refusal(path) == line
 
 
 @pytest.mark.parametrize("blocks", [30, 60])

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from click.testing import CliRunner
+from nights import ran
 
 from ztfzarr import tables
-from ztfzarr.cli import cli
 from ztfzarr.errors import StoreError
 from ztfzarr.ingest.run import ingest
 from ztfzarr.masters.pocket_quality import fit_flags, trail_medians, with_table
@@ -42,9 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(store: Path) -> xr.Dataset:
-    result = CliRunner().invoke(cli, ["pocket", "fit", str(store), "--night", "2020-08-01", "--json", "-q"])
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)[0]["made"] == 1
+    assert ran("pocket", "fit", store, "--night", "2020-08-01", "-q") == 0
     return xr.open_zarr(f"{store}/pocket/v1", chunks=None, zarr_format=3).isel(night=0).sel(ccd=CCD).load()
 
 

@@ -58,7 +58,8 @@ def test_an_array_of_jobs_on_a_bucket(slurm, s3: S3, raw, undisturbed, tmp_path)
 
 def test_workers_that_slurm_starts(slurm, raw, undisturbed, tmp_path):
     """``docs/slurm/cluster.py``: dask-jobqueue's workers make what one process makes."""
-    pytest.importorskip("dask_jobqueue")
+    import dask_jobqueue  # noqa: F401  # else cluster.py says it less plainly
+
     store = tmp_path / "s.zarr"
     assert ran("ingest", store, raw, "-q") == 0
     command = [sys.executable, EXAMPLES / "cluster.py", "--jobs=2", "--memory=2GB", "--interface=lo", "--wait=100"]

@@ -60,8 +60,8 @@ def test_errors_by_jackknife_and_by_the_noise_model_hold():
     one = fitted()
     found = errors(one.fit)
     off = one.off(one.fit.delta)
-    assert np.nanstd(off / found.delta) == pytest.approx(1.0, abs=0.25)
-    assert np.nanstd(off / found.delta_formal) == pytest.approx(1.0, abs=0.25)
+    assert np.nanstd(off / found.delta) == pytest.approx(1.0, abs=0.15)
+    assert np.nanstd(off / found.delta_formal) == pytest.approx(1.0, abs=0.15)
     assert abs(one.fit.extinction - 0.2) < 4 * found.extinction
 
 
@@ -144,8 +144,8 @@ def test_outliers_are_rejected_and_good_measurements_kept():
     system, kept = one.fit.system, one.fit.weight > 0
     wild = one.field.is_outlier[system.order]
     far = wild & (np.abs(system.error) < 0.02)
-    assert (kept & far).sum() < 0.25 * far.sum()
-    assert (~kept & ~wild).sum() < 0.04 * (~wild).sum()
+    assert (kept & far).sum() < 0.12 * far.sum()
+    assert (~kept & ~wild).sum() < 0.02 * (~wild).sum()
 
 
 def test_a_colour_term_is_fitted_and_its_absence_seen():
@@ -192,7 +192,7 @@ def test_what_smoothness_costs_is_less_than_what_it_gains():
     """The prior's bias: a fit of measurements without noise, against the same with noise and no prior."""
     night = replace(SMALL, floor=1e-9, outliers=0.0)
     quiet = simulate_starfield(night)
-    exact = quiet.columns["magnitude"] - 0.0
+    exact = quiet.columns["magnitude"]
     m = measurements_of(quiet)
     noise = exact - true_magnitudes(quiet, night)
     bias = fit_starflat(replace(m, magnitude=exact - noise), night.shape, Settings(nodes=(8, 8), resamples=0))

@@ -21,6 +21,7 @@ class Mutant(NamedTuple):
     attribute: str
     wrong: Callable[[Any], Any]
     check: Callable[[], None]
+    refit: bool = True  # false of what acts on a fit that is made
 
 
 def without_gauge(right: Any) -> Any:
@@ -95,9 +96,9 @@ MUTANTS = [
     Mutant("floor left out", starfields, "fit_starflat", no_floor, recovered),
     Mutant("nodes extrapolated", fit, "determined", extrapolated, nodes_missing),
     Mutant("outliers kept", fit, "_inlying", never_rejected, outliers),
-    Mutant("u and v swapped", plane, "_directions", swapped_slopes, plane_fixed),
-    Mutant("sign of the plane", plane, "_tilted", other_sign, plane_fixed),
-    Mutant("errors halved", tests, "errors", half_as_large, errors_hold),
+    Mutant("u and v swapped", plane, "_directions", swapped_slopes, plane_fixed, refit=False),
+    Mutant("sign of the plane", plane, "_tilted", other_sign, plane_fixed, refit=False),
+    Mutant("errors halved", tests, "errors", half_as_large, errors_hold, refit=False),
     Mutant("solved too loosely", fit, "solve", loose, recovered),
 ]  # fmt: skip
 
@@ -106,9 +107,10 @@ MUTANTS = [
 def test_a_wrong_starflat_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch):
     mutant.check()
     monkeypatch.setattr(mutant.module, mutant.attribute, mutant.wrong(getattr(mutant.module, mutant.attribute)))
-    starfields.fitted.cache_clear()
+    clear = starfields.fitted.cache_clear if mutant.refit else lambda: None
+    clear()
     try:
         with pytest.raises(AssertionError):
             mutant.check()
     finally:
-        starfields.fitted.cache_clear()
+        clear()

@@ -285,13 +285,15 @@ def test_science_that_tables_are_made_of_is_not_dropped(copy: Path, capsys: pyte
     assert "stars/v1 is made with science/v1: drop stars/v1 first" in capsys.readouterr().err
 
 
-def test_stored_science_gives_nearly_the_same(copy: Path) -> None:
+@pytest.mark.parametrize("variance", [False, True])
+def test_stored_science_gives_nearly_the_same(copy: Path, variance: bool) -> None:
     """Rounded to 1/8 DN, with its variance or without."""
-    assert call("science", copy, "-q") == 0
+    assert call("science", copy, "--set", f"science.variance={str(variance).lower()}", "-q") == 0
     assert call("stars", copy, "--version", "v3", "--set", "stars.threshold=5", "-q") == 0
     computed, stored = (ztfzarr.open_stars(copy, version=v) for v in ("v2", "v3"))
     assert len(stored) == pytest.approx(len(computed), abs=5)
     assert np.median(stored["flux_10"]) == pytest.approx(np.median(computed["flux_10"]), rel=0.01)
+    assert np.median(stored["flux_error_10"]) == pytest.approx(np.median(computed["flux_error_10"]), rel=1e-3)
     group = xr.open_zarr(copy / "stars" / "v3", chunks=None, zarr_format=3).sel(ccd=CCD)
     records = [json.loads(text) for text in group["provenance"].values if text]
     assert {record["science"] for record in records} == {"science/v1"}

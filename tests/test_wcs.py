@@ -79,15 +79,15 @@ CASES = [
 def test_a_fit_from_three_arcminutes_off(ccd: int, quadrant: int, shape: tuple[int, int], other: dict) -> None:
     one = observed(ccd, quadrant, shape, **other)
     found = fitted(one)
-    assert found.rms < 0.1
-    assert found.sky.rms == pytest.approx(0.02, abs=0.04)
+    assert found.rms < 0.04
+    assert 0.012 < found.sky.rms < 0.035  # stars are placed with noise of 0.02
     assert found.sky.stars > 0.7 * one.ra.size
 
 
 def test_magnitudes_are_not_needed() -> None:
     one = observed(9, 2, SMALL)
     one.catalogue = (*one.catalogue[:2], np.full(one.catalogue[0].size, np.nan))
-    assert fitted(one).rms < 0.1
+    assert fitted(one).rms < 0.04
 
 
 def test_another_field_is_refused() -> None:
