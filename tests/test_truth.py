@@ -84,8 +84,9 @@ def test_a_quadrant_without_overscan_leaves_the_ccd_s_flat_out(value: float) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ccd", "seed"), [(1, 1), (6, 2), (16, 1)])
-def test_master_bias_at_full_size(ccd: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("ccd", [1, 6, 16])
+def test_master_bias_at_full_size(seed: int, ccd: int) -> None:
     """Noise and rows of a whole CCD, at both ranges of columns, settling and all."""
     one = camera([ccd], (3080, 768), seed)
     exposures = made.planned("b", bias=20, seed=seed)
