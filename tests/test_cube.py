@@ -310,7 +310,7 @@ import sys, numpy as np, ztfzarr
 from distributed import Client
 
 if __name__ == "__main__":
-    with Client(n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
         lazy = ztfzarr.open_cube(sys.argv[1]).raw.chunk(time=1, ccd=4)
         np.save(sys.argv[2], lazy.compute().values)
 """

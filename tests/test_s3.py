@@ -83,7 +83,7 @@ def test_a_cluster_reads_a_bucket(url, s3, local):
 
     theirs = ztfzarr.open_cube(local).raw.sel(ccd=2).mean(("y", "x")).values
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         cube = ztfzarr.open_cube(url, storage_options=s3.options)
