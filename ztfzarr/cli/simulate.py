@@ -29,6 +29,10 @@ Examples:
 @click.option("--starflat-filter", default="zr", show_default=True, help="Their filter: zg, zr, zi.")
 @click.option("--sky", type=click.Path(exists=True, dir_okay=False), help="FITS image to use as the sky.")
 @click.option("--pocket", is_flag=True, help="Defer charge in the serial register, from 2019-10-22 on.")
+@click.option(
+    "--amplifier-step", type=float, default=0.0, show_default=True,
+    help="Level of a quadrant above its overscan in exposures of the sky, DN: its standard deviation.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.", show_default="number of cores")
 @reporting
@@ -44,6 +48,7 @@ def simulate(
     starflat_filter: str,
     sky: str | None,
     pocket: bool,
+    amplifier_step: float,
     seed: int,
     workers: int | None,
     as_json: bool,
@@ -69,7 +74,7 @@ def simulate(
             paths = simulate_night(
                 directory, night=night[0], ccds=ccds, shape=shape, bias=bias, flats=flats, science=science,
                 starflat=starflat, starflat_filter=starflat_filter, sky=sky, pocket=pocket, seed=seed,
-                workers=workers or len(os.sched_getaffinity(0)), progress=advance,
+                amplifier_step=amplifier_step, workers=workers or len(os.sched_getaffinity(0)), progress=advance,
             )  # fmt: skip
         except ValueError as error:
             raise click.UsageError(str(error)) from None
