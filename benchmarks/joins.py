@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 from pocket_stars import pocket_of
 from scipy.spatial import cKDTree
@@ -26,15 +25,18 @@ from ztfzarr.geometry import CCDS, QUADRANTS, first_pixel, join_distance, joined
 from ztfzarr.ingest.run import ingest
 from ztfzarr.kernels.pocket import deferred
 from ztfzarr.kernels.pocket_correction import correct, lookup
+from ztfzarr.photometry.catalogue import read_catalogue
 from ztfzarr.photometry.columns import FLAGS
 from ztfzarr.photometry.measure import measure
 from ztfzarr.photometry.pixels import prepare
 from ztfzarr.recipe import read_recipe
 from ztfzarr.reduce.run import reduce
-from ztfzarr.reduce.starflat import reduce_starflat
+from ztfzarr.reduce.starflat import measurements_of, settings_of, usable
 from ztfzarr.reduce.stars import reduce_stars
 from ztfzarr.simulate import camera, conditions, dither_stars, illumination_error, schedule, simulate_night
 from ztfzarr.simulate.scene import with_stars
+from ztfzarr.starflat.fit import fit_starflat
+from ztfzarr.starflat.validation import join_means, without_map
 
 NIGHT, FILTER, STEP = 20200801, "zr", 1.0
 BINS = np.array([-0.5, 1, 3, 6, 10, 15, 20, 25, 40, 80, 300])  # pixels
@@ -169,9 +171,7 @@ def moved_by_a_step(distances: list[float]) -> list[float]:
 
 
 def report(tables: dict[str, pd.DataFrame], picture: Path | None) -> None:
-    print(
-        "\n| pixels from the join |", " | ".join(f"{a:g}–{b:g}" for a, b in pairwise(BINS)), "|"
-    )
+    print("\n| pixels from the join |", " | ".join(f"{a:g}–{b:g}" for a, b in pairwise(BINS)), "|")
     print("|---|" + "---|" * (len(BINS) - 1))
     lines = {}
     for version, found in tables.items():
@@ -215,19 +215,21 @@ def draw(path: Path, lines: dict[str, tuple[NDArray, NDArray, NDArray]]) -> None
     figure.savefig(path, dpi=100)
 
 
-def starflats(store: Path, folder: Path) -> None:
-    """Fit a starflat to quadrant-wise and to CCD-wide apertures."""
-    catalogue = folder / "truth" / f"{NIGHT}_catalogue.fits"
-    for version, stars in {"v1": "v1", "v2": "v5"}.items():
-        recipe = read_recipe("", [f"starflat.stars={stars}", "starflat.nodes=[5, 5]", "starflat.resamples=0"])
-        reduce_starflat(store, version=version, recipe=recipe, catalogue=catalogue)
-        page = xr.open_zarr(f"{store}/starflat/{version}", chunks=None, zarr_format=3).sel(filter=FILTER)
-        joins = ", ".join(f"{1e3 * v:.1f}" for v in page["join_after"].values)
+def starflats(store: Path, folder: Path, shape: tuple[int, int]) -> None:
+    """Fit starflats, and print m - mean of the star by distance to a join, without and with their maps."""
+    known = read_catalogue(folder / "truth" / f"{NIGHT}_catalogue.fits")
+    recipe = read_recipe("", ["starflat.nodes=[5, 5]", "starflat.resamples=0"])["starflat"]
+    for version, (_, _, name) in TABLES.items():
+        table = usable(ztfzarr.match_stars(ztfzarr.open_stars(store, version=version), catalogue=known), recipe)
+        measurements = measurements_of(table, recipe["radius"])
+        fit = fit_starflat(measurements, shape, settings_of(recipe))
+        nodes = int(np.isfinite(fit.delta).sum())
         print(
-            f"starflat of stars/{stars}: {int(page['measurements'])} measurements, "
-            f"chi2 {float(page['chi2']):.2f}, {int(np.isfinite(page['delta']).sum())} nodes; "
-            f"m - mean by distance, mmag: {joins}"
+            f"starflat of {name}: {int((fit.weight > 0).sum())} measurements, {nodes} nodes, chi2 {fit.chi2():.2f}"
         )
+        before = without_map(fit.system, fit.weight, np.zeros_like(fit.delta), fit.extinction)
+        for when, residual in (("without map", before), ("with map", fit.residual())):
+            _row(f"m − m̃, mmag, {when}", 1e3 * join_means(fit, measurements, residual, BINS), "{:+.1f}")
 
 
 def main() -> None:
@@ -250,7 +252,7 @@ def main() -> None:
         known = truth(*what)
         tables = {v: identified(ztfzarr.open_stars(store, version=v), known, what[1]) for v in TABLES}
         report(tables, options.picture)
-        starflats(store, folder)
+        starflats(store, folder, what[1])
 
 
 if __name__ == "__main__":
