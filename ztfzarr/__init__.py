@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ztfzarr.ingest.fits import open_fits
     from ztfzarr.ingest.headers import header
     from ztfzarr.masters.bias import master_bias
-    from ztfzarr.masters.flat import master_flat, relative_levels
+    from ztfzarr.masters.flat import master_flat, relative_levels, with_starflat
     from ztfzarr.masters.mask import bad_pixels
     from ztfzarr.masters.science import science, science_variance
     from ztfzarr.photometry.matching import match_stars
@@ -42,6 +42,7 @@ __all__ = [
     "science_variance",
     "starflat_map",
     "to_ccddata",
+    "with_starflat",
 ]
 
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
@@ -64,6 +65,7 @@ _HOME: Final = {
     "science_variance": "ztfzarr.masters.science",
     "starflat_map": "ztfzarr.reduce.starflat_map",
     "to_ccddata": "ztfzarr.export.ccddata",
+    "with_starflat": "ztfzarr.masters.flat",
 }
 
 
