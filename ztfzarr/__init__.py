@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.calibrated import open_science
     from ztfzarr.reduce.publish import publish
+    from ztfzarr.reduce.starflat_colour import correct_colour
     from ztfzarr.reduce.starflat_map import starflat_map
     from ztfzarr.reduce.stars import open_stars
     from ztfzarr.steps.detrend import detrend
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bad_pixels",
+    "correct_colour",
     "detrend",
     "find",
     "header",
@@ -48,6 +50,7 @@ __all__ = [
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
 _HOME: Final = {
     "bad_pixels": "ztfzarr.masters.mask",
+    "correct_colour": "ztfzarr.reduce.starflat_colour",
     "detrend": "ztfzarr.steps.detrend",
     "find": "ztfzarr.export.find",
     "header": "ztfzarr.ingest.headers",
