@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Examples:
   ztfzarr starflat night.zarr --night 2020-08-01 --catalogue stars.fits
   ztfzarr starflat night.zarr --version v2 --set starflat.nodes=[8,8] --set starflat.extinction=0.19
-  ztfzarr starflat night.zarr --catalogue stars.fits --apply v2"""
+  ztfzarr starflat night.zarr --catalogue stars.fits --apply v2
+  ztfzarr starflat night.zarr --catalogue stars.fits --apply-flats v2"""
 )
 @store_argument
 @selecting
@@ -32,6 +33,9 @@ Examples:
 @click.option("--stars-version", metavar="VERSION", help="Version of the star tables, as starflat.stars=v2.")
 @making("starflat.floor=0.01")
 @click.option("--apply", "applied", metavar="VERSION", help="Then make this version of science with it.")
+@click.option(
+    "--apply-flats", "flats", metavar="VERSION", help="Then make this version of flats, with it in them."
+)
 @reporting
 def starflat(
     store: Objects,
@@ -44,6 +48,7 @@ def starflat(
     file: str | None,
     settings: tuple[str, ...],
     applied: str | None,
+    flats: str | None,
     workers: int | None,
     as_json: bool,
     quiet: bool,
@@ -52,11 +57,13 @@ def starflat(
 
     Star tables are made first where they are missing. The map is what stars appear fainter by, from place to
     place; its plane comes from --catalogue alone, and is undetermined without. Science uses it where its recipe
-    says science.starflat=VERSION.
+    says science.starflat=VERSION, or its flats' flat.starflat=VERSION: not both. --apply and --apply-flats make
+    versions with the settings of the science and the flats that the stars were measured with.
     """
     from ztfzarr.reduce.report import Events, Selection
     from ztfzarr.reduce.run import reduce
     from ztfzarr.reduce.starflat import reduce_starflat
+    from ztfzarr.reduce.starflat_recipe import recipe_with_starflat
 
     few_arenas()
     settings += (f"starflat.stars={stars_version}",) if stars_version else ()
@@ -70,10 +77,11 @@ def starflat(
                 workers=workers, events=events,
             )
         ]  # fmt: skip
-        if applied is not None and not reports[0].refused:
-            chosen = recipe_of(None, (f"science.starflat={version}",))
-            reports += reduce(
-                store, ("science",), version=applied, recipe=chosen, selection=selection, workers=workers,
-                events=events,
-            )  # fmt: skip
+        for kind, name in (("flat", flats), ("science", applied)):
+            if name is not None and not reports[0].refused:
+                chosen = recipe_with_starflat(store, kind, version)
+                reports += reduce(
+                    store, (kind,), version=name, recipe=chosen, selection=selection, workers=workers,
+                    events=events,
+                )  # fmt: skip
     return told(reports, as_json, quiet)

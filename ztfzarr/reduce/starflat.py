@@ -248,6 +248,8 @@ def _map_tables(fit: Fit, found: Errors) -> dict[str, Any]:
         "zero_point_error": np.where(count > 0, found.zero, np.nan),
         "exposure_stars": count,
         "delta_colour": fit.colour.reshape(16, 4, 2, 2),
+        "delta_colour_error": found.colour.reshape(16, 4, 2, 2),
+        "mean_colour": fit.system.mean_colour,
     }
 
 
