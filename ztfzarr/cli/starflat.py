@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.making import making, recipe_of
+from ztfzarr.cli.making import making, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -32,6 +32,7 @@ Examples:
 @click.option("--stars-version", metavar="VERSION", help="Version of the star tables, as starflat.stars=v2.")
 @making("starflat.floor=0.01")
 @click.option("--apply", "applied", metavar="VERSION", help="Then make this version of science with it.")
+@scheduling
 @reporting
 def starflat(
     store: Objects,
@@ -45,14 +46,15 @@ def starflat(
     settings: tuple[str, ...],
     applied: str | None,
     workers: int | None,
+    scheduler: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Fit the starflats that STORE lacks, one a filter, from stars in dithered exposures.
 
-    Star tables are made first where they are missing. The map is what stars appear fainter by, from place to
-    place; its plane comes from --catalogue alone, and is undetermined without. Science uses it where its recipe
-    says science.starflat=VERSION.
+    Star tables are made first where they are missing, with --scheduler on the workers of a cluster. The map is
+    what stars appear fainter by, from place to place; its plane comes from --catalogue alone, and is undetermined
+    without. Science uses it where its recipe says science.starflat=VERSION.
     """
     from ztfzarr.reduce.report import Events, Selection
     from ztfzarr.reduce.run import reduce
@@ -67,13 +69,13 @@ def starflat(
         reports = [
             reduce_starflat(
                 store, version=version, recipe=recipe, filters=bands, selection=selection, catalogue=catalogue,
-                workers=workers, events=events,
+                workers=workers, scheduler=scheduler, events=events,
             )
         ]  # fmt: skip
         if applied is not None and not reports[0].refused:
             chosen = recipe_of(None, (f"science.starflat={version}",))
             reports += reduce(
                 store, ("science",), version=applied, recipe=chosen, selection=selection, workers=workers,
-                events=events,
+                scheduler=scheduler, events=events,
             )  # fmt: skip
     return told(reports, as_json, quiet)
