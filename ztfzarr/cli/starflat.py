@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.making import making, recipe_of
+from ztfzarr.cli.making import making, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
@@ -36,6 +36,7 @@ Examples:
 @click.option(
     "--apply-flats", "flats", metavar="VERSION", help="Then make this version of flats, with it in them."
 )
+@scheduling
 @reporting
 def starflat(
     store: Objects,
@@ -50,15 +51,17 @@ def starflat(
     applied: str | None,
     flats: str | None,
     workers: int | None,
+    scheduler: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Fit the starflats that STORE lacks, one a filter, from stars in dithered exposures.
 
-    Star tables are made first where they are missing. The map is what stars appear fainter by, from place to
-    place; its plane comes from --catalogue alone, and is undetermined without. Science uses it where its recipe
-    says science.starflat=VERSION, or its flats' flat.starflat=VERSION: not both. --apply and --apply-flats make
-    versions with the settings of the science and the flats that the stars were measured with.
+    Star tables are made first where they are missing, with --scheduler on the workers of a cluster. The map is
+    what stars appear fainter by, from place to place; its plane comes from --catalogue alone, and is undetermined
+    without. Science uses it where its recipe says science.starflat=VERSION, or its flats' flat.starflat=VERSION:
+    not both. --apply and --apply-flats make versions with the settings of the science and the flats that the stars
+    were measured with.
     """
     from ztfzarr.reduce.report import Events, Selection
     from ztfzarr.reduce.run import reduce
@@ -74,7 +77,7 @@ def starflat(
         reports = [
             reduce_starflat(
                 store, version=version, recipe=recipe, filters=bands, selection=selection, catalogue=catalogue,
-                workers=workers, events=events,
+                workers=workers, scheduler=scheduler, events=events,
             )
         ]  # fmt: skip
         for kind, name in (("flat", flats), ("science", applied)):
@@ -82,6 +85,6 @@ def starflat(
                 chosen = recipe_with_starflat(store, kind, version)
                 reports += reduce(
                     store, (kind,), version=name, recipe=chosen, selection=selection, workers=workers,
-                    events=events,
+                    scheduler=scheduler, events=events,
                 )  # fmt: skip
     return told(reports, as_json, quiet)

@@ -49,6 +49,7 @@ def reduce_starflat(
     selection: Selection | None = None,
     catalogue: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     events: Events | None = None,
 ) -> Report:
     """Make the starflats that a store lacks, one a filter; star tables first, where they are missing.
@@ -69,6 +70,9 @@ def reduce_starflat(
         Magnitudes that fix the plane; without, it is undetermined. Also for the WCS and names of stars.
     workers : int, optional
         Threads of the photometry.
+    scheduler : str, optional
+        Address of a dask.distributed scheduler, whose workers then make the star tables; they must see the
+        store and the catalogue. The fit is made here.
     events : Events, optional
         For progress.
 
@@ -84,7 +88,7 @@ def reduce_starflat(
     RefusedError
         If the catalogue cannot be read.
     StoreError
-        If there is no such store, or it lacks the masters.
+        If there is no such store, it lacks the masters, or there is no such scheduler.
     """
     objects, selection, events = open_objects(store), selection or Selection(), events or Events()
     known = None if catalogue is None else read_catalogue(catalogue)
@@ -92,8 +96,9 @@ def reduce_starflat(
     tables = target.recipe["starflat"]["stars"]
     report = Report(target.group)
     photometry = reduce_stars(
-        objects, version=tables, selection=selection, catalogue=catalogue, workers=workers, events=events
-    )
+        objects, version=tables, selection=selection, catalogue=catalogue, workers=workers, scheduler=scheduler,
+        events=events,
+    )  # fmt: skip
     report.refused += photometry.refused
     columns = list(
         dict.fromkeys([*COLUMNS, *(f"flux_{r}" for r in radii(target)), f"flux_error_{radii(target)[0]}"])
