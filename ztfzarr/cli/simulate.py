@@ -36,6 +36,10 @@ Examples:
 )
 @click.option("--sky", type=click.Path(exists=True, dir_okay=False), help="FITS image to use as the sky.")
 @click.option("--pocket", is_flag=True, help="Defer charge in the serial register, from 2019-10-22 on.")
+@click.option(
+    "--amplifier-step", type=float, default=0.0, show_default=True,
+    help="Level of a quadrant above its overscan in exposures of the sky, DN: its standard deviation.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.", show_default="number of cores")
 @reporting
@@ -52,6 +56,7 @@ def simulate(
     colour_term: float,
     sky: str | None,
     pocket: bool,
+    amplifier_step: float,
     seed: int,
     workers: int | None,
     as_json: bool,
@@ -77,7 +82,7 @@ def simulate(
             paths = simulate_night(
                 directory, night=night[0], ccds=ccds, shape=shape, bias=bias, flats=flats, science=science,
                 starflat=starflat, starflat_filter=starflat_filter, colour_term=colour_term, sky=sky,
-                pocket=pocket, seed=seed,
+                pocket=pocket, amplifier_step=amplifier_step, seed=seed,
                 workers=workers or len(os.sched_getaffinity(0)), progress=advance,
             )  # fmt: skip
         except ValueError as error:

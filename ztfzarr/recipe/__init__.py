@@ -27,6 +27,9 @@ SECTIONS: Final = {
     "starflat": ("algorithm", "starflat"),
 }
 
+# Settings that came later, with what there was before: versions that are older lack them.
+LATER: Final[dict[str, Recipe]] = {"science": {"amplifier_offset": False}, "stars": {"apertures": "quadrant"}}
+
 
 def default_recipe(masters: str = "v1") -> Recipe:
     """Return all the settings, with their defaults; ``masters`` is the version of bias and flat to use."""
@@ -139,10 +142,16 @@ def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, An
 
 def refuse_other(kind: str, version: str, stored: Recipe, asked: Recipe) -> None:
     """Raise RecipeError, naming each difference, if a version has another recipe than what is asked for."""
-    found = differences(recipe_for(kind, stored), recipe_for(kind, asked))
+    found = differences(_with_later(recipe_for(kind, stored)), recipe_for(kind, asked))
     if found:
         lines = ", ".join(f"{name} {_shown(mine)}, you asked {_shown(yours)}" for name, mine, yours in found)
         raise RecipeError(f"{kind}/{version} has {lines}: use another --version")
+
+
+def _with_later(recipe: Recipe) -> Recipe:
+    """Give a recipe the settings that it lacks because they came later."""
+    later = {name: {**values, **recipe[name]} for name, values in LATER.items() if name in recipe}
+    return merged(recipe, later)
 
 
 def _shown(value: Any) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
-from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images, Where
+from ztfzarr.reduce.amplifier_offsets import Where
+from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images
 from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray

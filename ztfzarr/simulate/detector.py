@@ -20,7 +20,7 @@ from ztfzarr.geometry import (
 from ztfzarr.kernels.pocket import Pocket
 from ztfzarr.simulate import readout, scene, starfield
 from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
-from ztfzarr.simulate.conditions import Conditions, conditions
+from ztfzarr.simulate.conditions import Conditions, conditions, with_amplifier_steps
 from ztfzarr.simulate.focal_plane import coordinates, illumination
 from ztfzarr.simulate.quantities import stream
 from ztfzarr.simulate.schedule import READ_TIME, Exposure
@@ -60,6 +60,7 @@ def raw_ccd(
     sky: Image | None = None,
     pocket: bool = False,
     colour_term: float = 0.0,
+    amplifier_step: float = 0.0,
 ) -> RawCcd:
     """Expose and read one CCD.
 
@@ -78,6 +79,8 @@ def raw_ccd(
         trail, by the camera's ``trail``, into the overscan.
     colour_term : float
         Of dithers of a starflat, see :func:`~ztfzarr.simulate.starfield.dither_stars`.
+    amplifier_step : float
+        DN: standard deviation of the steps by which exposures of the sky stand above their overscans.
 
     Returns
     -------
@@ -86,6 +89,7 @@ def raw_ccd(
     """
     rng = stream(camera.seed, "noise", exposure.number, ccd)
     now = conditions(camera, exposure, ccd)
+    now = with_amplifier_steps(now, camera, exposure, ccd, amplifier_step)
     pairs = []
     for quadrant in QUADRANTS:
         channel = _Channel(camera, exposure, now, ccd, quadrant, pocket, colour_term)
@@ -180,7 +184,7 @@ def _read(channel: _Channel, charge: Image, rng: np.random.Generator) -> tuple[I
     held, trail = _deferred(channel, charge)
     image = readout.measured(held, *_linearity(channel))
     image += camera.bias_structure[at]
-    image += level
+    image += level + channel.now.amplifier_step[at[1]]
     if channel.exposure.kind == "b":
         unsettled = channel.now.unsettled_shape * camera.settling_shape[at]
         image += readout.settling_shape(unsettled, camera.shape, quadrant)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from ztfzarr.simulate.camera import Camera, camera, check
 from ztfzarr.simulate.detector import raw_ccd
@@ -21,6 +21,7 @@ from ztfzarr.simulate.starfield import catalogue
 from ztfzarr.simulate.truth import write_catalogue, write_truth
 
 Progress = Callable[[int, int], None]
+MOST_STEP: Final = 1000  # DN
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class _Task:
     sky: str | None
     pocket: bool
     colour_term: float
+    amplifier_step: float
 
 
 def simulate_night(
@@ -51,6 +53,7 @@ def simulate_night(
     colour_term: float = 0.0,
     sky: str | os.PathLike[str] | None = None,
     pocket: bool = False,
+    amplifier_step: float = 0.0,
     seed: int = 1,
     workers: int = 1,
     progress: Progress | None = None,
@@ -81,6 +84,9 @@ def simulate_night(
         FITS image of the real sky (DN) to expose, cut or repeated to the shape; its own noise stays in it.
     pocket : bool
         Read through the pockets of the serial registers; see :func:`~ztfzarr.simulate.detector.raw_ccd`.
+    amplifier_step : float
+        DN: standard deviation of the level by which a quadrant stands above its overscan, another in each exposure
+        of the sky; 0: none.
     seed : int
         Of everything random.
     workers : int
@@ -101,6 +107,8 @@ def simulate_night(
     check(ccds, shape, seed)
     if workers < 1:
         raise ValueError(f"workers = {workers}: expected 1 or more")
+    if not 0 <= amplifier_step < MOST_STEP:
+        raise ValueError(f"amplifier_step = {amplifier_step}: expected DN from 0 to {MOST_STEP}")
     exposures = schedule(
         night, bias=bias, flats=flats, science=science, starflat=starflat,
         starflat_filter=starflat_filter, seed=seed,
@@ -109,9 +117,10 @@ def simulate_night(
     pixels = None if image is None else read_sky(image)
     top, shape = Path(directory), (shape[0], shape[1])
     # CCD by CCD, so that a process makes each camera once.
-    tasks = [_Task(top, e, ccd, shape, seed, image, pocket, colour_term) for ccd in ccds for e in exposures]
+    chosen = {"colour_term": colour_term, "amplifier_step": amplifier_step}
+    tasks = [_Task(top, e, ccd, shape, seed, image, pocket, **chosen) for ccd in ccds for e in exposures]
     paths = _write_all(tasks, workers, progress)
-    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels, colour_term=colour_term)
+    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels, **chosen)
     if starflat:
         write_catalogue(top / "truth" / f"{night}_catalogue.fits", catalogue(seed, exposures[-1].field, shape))
     return sorted(paths)
@@ -149,8 +158,8 @@ def _write(task: _Task) -> Path:
     """Expose, read and write one file."""
     made = _camera(task.ccd, task.shape, task.seed)
     image = None if task.sky is None else read_sky(task.sky)
-    how: dict[str, Any] = {"sky": image, "pocket": task.pocket, "colour_term": task.colour_term}
-    raw = raw_ccd(made, task.exposure, task.ccd, **how)
+    chosen = {"colour_term": task.colour_term, "amplifier_step": task.amplifier_step}
+    raw = raw_ccd(made, task.exposure, task.ccd, sky=image, pocket=task.pocket, **chosen)
     path = raw_path(task.directory, task.exposure, task.ccd)
     write_atomically(path, file_bytes(made, task.exposure, task.ccd, raw))
     return path
