@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,17 @@ def scheduling(command: Command) -> Command:
     return click.option("--scheduler", metavar="ADDRESS", help="Of a dask cluster to work on, tcp://host:8786.")(
         command
     )
+
+
+@contextmanager
+def readable_files() -> Iterator[None]:
+    """Make it wrong usage that a catalogue or a file with a WCS cannot be read."""
+    from ztfzarr.errors import RefusedError
+
+    try:
+        yield
+    except RefusedError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def recipe_of(file: str | None, settings: tuple[str, ...], *, masters: str = "v1") -> Recipe | None:

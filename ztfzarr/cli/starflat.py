@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.making import making, recipe_of
+from ztfzarr.cli.making import making, readable_files, recipe_of
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
-from ztfzarr.cli.reduce import told
+from ztfzarr.cli.reduce import say_if_nothing, told
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
@@ -62,7 +63,7 @@ def starflat(
     settings += (f"starflat.stars={stars_version}",) if stars_version else ()
     recipe = recipe_of(file, settings)
     selection = Selection(*nights, ccds)
-    with progress(quiet) as shown:
+    with progress(quiet) as shown, readable_files():
         events = Events(step=shown.step, done=shown.advance)
         reports = [
             reduce_starflat(
@@ -71,9 +72,12 @@ def starflat(
             )
         ]  # fmt: skip
         if applied is not None and not reports[0].refused:
-            chosen = recipe_of(None, (f"science.starflat={version}",))
+            chosen = recipe_of(file, (*settings, f"science.starflat={version}"))
             reports += reduce(
                 store, ("science",), version=applied, recipe=chosen, selection=selection, workers=workers,
                 events=events,
             )  # fmt: skip
+    say_if_nothing(reports, store, nights, ccds)
+    if applied is not None and reports[0].refused:
+        say(f"science/{applied} is not made, for what was refused: make it with ztfzarr science", err=True)
     return told(reports, as_json, quiet)
