@@ -70,13 +70,18 @@ _HOME: Final = {
     "to_ccddata": "ztfzarr.export.ccddata",
     "with_starflat": "ztfzarr.masters.flat",
 }
+_SUBMODULES: Final = ("errors", "photometry", "plot", "report", "simulate")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"ztfzarr.{name}")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("ztfzarr")
     if name not in _HOME:
         raise AttributeError(f"module 'ztfzarr' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*__all__, *_SUBMODULES, "__version__", *(name for name in globals() if name.startswith("__"))])

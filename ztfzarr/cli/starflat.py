@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.making import making, recipe_of, scheduling
+from ztfzarr.cli.making import making, readable_files, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
-from ztfzarr.cli.reduce import told
+from ztfzarr.cli.reduce import say_if_nothing, told
+from ztfzarr.cli.say import say
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
@@ -61,7 +62,7 @@ def starflat(
     what stars appear fainter by, from place to place; its plane comes from --catalogue alone, and is undetermined
     without. Science uses it where its recipe says science.starflat=VERSION, or its flats' flat.starflat=VERSION:
     not both. --apply and --apply-flats make versions with the settings of the science and the flats that the stars
-    were measured with.
+    were measured with, and those of --recipe and --set over them.
     """
     from ztfzarr.reduce.report import Events, Selection
     from ztfzarr.reduce.run import reduce
@@ -72,7 +73,7 @@ def starflat(
     settings += (f"starflat.stars={stars_version}",) if stars_version else ()
     recipe = recipe_of(file, settings)
     selection = Selection(*nights, ccds)
-    with progress(quiet) as shown:
+    with progress(quiet) as shown, readable_files():
         events = Events(step=shown.step, done=shown.advance)
         reports = [
             reduce_starflat(
@@ -82,9 +83,13 @@ def starflat(
         ]  # fmt: skip
         for kind, name in (("flat", flats), ("science", applied)):
             if name is not None and not reports[0].refused:
-                chosen = recipe_with_starflat(store, kind, version)
+                base = recipe_with_starflat(store, kind, version)
                 reports += reduce(
-                    store, (kind,), version=name, recipe=chosen, selection=selection, workers=workers,
-                    scheduler=scheduler, events=events,
+                    store, (kind,), version=name, recipe=recipe_of(file, settings, base=base) or base,
+                    selection=selection, workers=workers, scheduler=scheduler, events=events,
                 )  # fmt: skip
+    say_if_nothing(reports, store, nights, ccds)
+    for kind, name in (("flat", flats), ("science", applied)):
+        if name is not None and reports[0].refused:
+            say(f"{kind}/{name} is not made, for what was refused: make it with ztfzarr {kind}", err=True)
     return told(reports, as_json, quiet)
