@@ -284,7 +284,7 @@ def beyond(radius: float, distance: float) -> float:
 
 @pytest.mark.parametrize("distance", [0.0, 5.0, 10.0, 15.0, 20.0, 26.0])
 def test_a_step_at_a_join_moves_apertures_until_it_is_taken(distance: float) -> None:
-    """By the pixels that the annulus, scaled, has beyond the join and the aperture has not: up to 104."""
+    """By the pixels that the annulus, scaled, has beyond the join and the aperture not: up to 104 of the step."""
     ring = (beyond(25, distance) - beyond(15, distance)) / (25**2 - 15**2) * 10**2
     pixels = ring - beyond(10, distance)
     assert pixels > 100 if distance == 10 else pixels < 104

@@ -44,8 +44,8 @@ def join_step(
     Notes
     -----
     In each of 48 segments of the join, on each side, a straight line is fitted to what is within 3 sigma of it,
-    iterated from the median, which gives the level at the join: slopes of the sky cancel, also such as differ, for
-    2 times the error of plain means; and once more to what is within 3 sigma of it after smoothing by 5 x 5
+    iterated from the median, which gives the level at the join: slopes of the sky cancel, also such as differ,
+    for 2 times the error of plain means; and once more to what is within 3 sigma of it after smoothing by 5 x 5
     pixels, without the wings of stars. The step is the mean over the segments within 4 sigma of their median; its
     error is from their scatter.
     """

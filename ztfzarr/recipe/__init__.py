@@ -43,7 +43,9 @@ def recipe_for(kind: str, recipe: Recipe) -> Recipe:
     return {name: copy.deepcopy(recipe[name]) for name in SECTIONS[kind]}
 
 
-def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1") -> Recipe:
+def read_recipe(
+    text: str, settings: Sequence[str] = (), *, masters: str = "v1", base: Recipe | None = None
+) -> Recipe:
     """Read a recipe: TOML over the defaults, and single settings over both.
 
     Parameters
@@ -54,6 +56,8 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         Such as ``overscan.columns=25:30``, ``bias.skip=0``.
     masters : str
         Version of bias and flat to use where the recipe does not say.
+    base : dict, optional
+        A whole recipe in the place of the defaults.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe is no TOML: {error}") from None
-    recipe = merged(default_recipe(masters), _plain(given))
+    recipe = merged(default_recipe(masters) if base is None else base, _plain(given))
     for setting in settings:
         recipe = merged(recipe, _plain(_parsed(setting)))
     check_recipe(recipe)

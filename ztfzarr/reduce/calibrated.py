@@ -133,7 +133,7 @@ def recipe_of_science(objects: Objects, name: str) -> Recipe:
 def calibrated(cube: xr.Dataset, recipe: Recipe, objects: Objects) -> xr.Dataset:
     """Replace raw and overscan of exposures by science, lazily."""
     bias, flat = together(lambda kind: existing_version(objects, kind, recipe["science"][kind]), KINDS)
-    calibrator = Calibrator(cube, bias, flat, recipe, starflat_of(objects, recipe))
+    calibrator = Calibrator(cube, bias, flat, recipe, starflat_of(objects, recipe, "science"))
     variables = {}
     for name, variable in PRODUCTS["science"].pixels.items():
         data = indexing.LazilyIndexedArray(ScienceArray(calibrator, name))

@@ -86,7 +86,11 @@ def _opened(task: Task) -> tuple[Version, Calibrator, HeldImages]:
     version = existing_version(task.objects, "science", task.version)
     masters = [existing_version(task.objects, kind, version.recipe["science"][kind]) for kind in ("bias", "flat")]
     calibrator = Calibrator(
-        open_cube(task.objects), masters[0], masters[1], version.recipe, starflat_of(task.objects, version.recipe)
+        open_cube(task.objects),
+        masters[0],
+        masters[1],
+        version.recipe,
+        starflat_of(task.objects, version.recipe, "science"),
     )
     return version, calibrator, HeldImages(calibrator, tuple(version.pixels))
 

@@ -37,7 +37,9 @@ class ScienceImages:
         self._stored = find_version(objects, "science", version)
         recipe = recipe_of_science(objects, version)
         masters = [existing_version(objects, kind, recipe["science"][kind]) for kind in ("bias", "flat")]
-        self.calibrator = Calibrator(self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe))
+        self.calibrator = Calibrator(
+            self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe, "science")
+        )
 
     @cached_property
     def _made(self) -> NDArray[np.bool_]:

@@ -45,6 +45,7 @@ class _Channel:
     ccd: int
     quadrant: int
     pocket: bool = False
+    colour_term: float = 0.0
 
     @property
     def at(self) -> tuple[int, int]:
@@ -58,6 +59,7 @@ def raw_ccd(
     *,
     sky: Image | None = None,
     pocket: bool = False,
+    colour_term: float = 0.0,
     amplifier_step: float = 0.0,
 ) -> RawCcd:
     """Expose and read one CCD.
@@ -75,6 +77,8 @@ def raw_ccd(
     pocket : bool
         Read through the pockets of the tables, from their first day on; else only the last pixels of each row
         trail, by the camera's ``trail``, into the overscan.
+    colour_term : float
+        Of dithers of a starflat, see :func:`~ztfzarr.simulate.starfield.dither_stars`.
     amplifier_step : float
         DN: standard deviation of the steps by which exposures of the sky stand above their overscans.
 
@@ -88,7 +92,7 @@ def raw_ccd(
     now = with_amplifier_steps(now, camera, exposure, ccd, amplifier_step)
     pairs = []
     for quadrant in QUADRANTS:
-        channel = _Channel(camera, exposure, now, ccd, quadrant, pocket)
+        channel = _Channel(camera, exposure, now, ccd, quadrant, pocket, colour_term)
         pairs.append(_read(channel, _charge(channel, _light(channel, sky), rng), rng))
     images, overscans = zip(*pairs, strict=True)
     return RawCcd(np.stack(images), np.stack(overscans))
@@ -143,7 +147,9 @@ def _starfield(channel: _Channel) -> Image:
     lit *= camera.throughput[SOURCES.index(exposure.filter), channel.at[0]]
     y, x = ((np.arange(n) + 0.5) / n for n in camera.shape)
     error = starfield.illumination_error(camera.seed, exposure.filter, *where, x, y[:, np.newaxis])
-    star = starfield.dither_stars(camera.seed, exposure, now, *where, camera.shape)
+    star = starfield.dither_stars(
+        camera.seed, exposure, now, *where, camera.shape, colour_term=channel.colour_term
+    )
     level = np.full(camera.shape, now.sky, np.float32)
     seen: Image = lit * scene.with_stars(level, star.x, star.y, star.flux) * error.astype(np.float32)
     return seen

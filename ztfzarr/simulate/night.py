@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ztfzarr.simulate.camera import Camera, camera, check
 from ztfzarr.simulate.detector import raw_ccd
@@ -35,6 +35,7 @@ class _Task:
     seed: int
     sky: str | None
     pocket: bool
+    colour_term: float
     amplifier_step: float
 
 
@@ -49,6 +50,7 @@ def simulate_night(
     science: int = 6,
     starflat: int = 0,
     starflat_filter: str = "zr",
+    colour_term: float = 0.0,
     sky: str | os.PathLike[str] | None = None,
     pocket: bool = False,
     amplifier_step: float = 0.0,
@@ -76,6 +78,8 @@ def simulate_night(
         ``truth/<night>_catalogue.fits``.
     starflat_filter : str
         Their filter: zg, zr or zi.
+    colour_term : float
+        By how many magnitudes their stars appear fainter if redder by one, a degree to the east of the axis.
     sky : path, optional
         FITS image of the real sky (DN) to expose, cut or repeated to the shape; its own noise stays in it.
     pocket : bool
@@ -113,11 +117,10 @@ def simulate_night(
     pixels = None if image is None else read_sky(image)
     top, shape = Path(directory), (shape[0], shape[1])
     # CCD by CCD, so that a process makes each camera once.
-    tasks = [_Task(top, e, ccd, shape, seed, image, pocket, amplifier_step) for ccd in ccds for e in exposures]
+    chosen = {"colour_term": colour_term, "amplifier_step": amplifier_step}
+    tasks = [_Task(top, e, ccd, shape, seed, image, pocket, **chosen) for ccd in ccds for e in exposures]
     paths = _write_all(tasks, workers, progress)
-    write_truth(
-        top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels, amplifier_step=amplifier_step
-    )
+    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels, **chosen)
     if starflat:
         write_catalogue(top / "truth" / f"{night}_catalogue.fits", catalogue(seed, exposures[-1].field, shape))
     return sorted(paths)
@@ -155,8 +158,8 @@ def _write(task: _Task) -> Path:
     """Expose, read and write one file."""
     made = _camera(task.ccd, task.shape, task.seed)
     image = None if task.sky is None else read_sky(task.sky)
-    how: dict[str, Any] = {"pocket": task.pocket, "amplifier_step": task.amplifier_step}
-    raw = raw_ccd(made, task.exposure, task.ccd, sky=image, **how)
+    chosen = {"colour_term": task.colour_term, "amplifier_step": task.amplifier_step}
+    raw = raw_ccd(made, task.exposure, task.ccd, sky=image, pocket=task.pocket, **chosen)
     path = raw_path(task.directory, task.exposure, task.ccd)
     write_atomically(path, file_bytes(made, task.exposure, task.ccd, raw))
     return path

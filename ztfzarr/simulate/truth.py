@@ -71,6 +71,7 @@ def write_truth(
     exposures: Sequence[Exposure],
     *,
     sky: NDArray[np.float32] | None = None,
+    colour_term: float = 0.0,
     amplifier_step: float = 0.0,
 ) -> None:
     """Write the truth of a night, CCD after CCD: memory holds the maps of one.
@@ -85,9 +86,12 @@ def write_truth(
         The night.
     sky, amplifier_step
         See :func:`truth`.
+    colour_term : float
+        Of the starflat's stars, kept among the attributes.
     """
     for i, ccd in enumerate(ccds):
         one = truth(make_camera([ccd], shape, seed), exposures, sky=sky, amplifier_step=amplifier_step)
+        one = one.assign_attrs(colour_term=colour_term) if any(e.dither for e in exposures) else one
         if i == 0:
             one.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
         else:
