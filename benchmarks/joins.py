@@ -39,8 +39,8 @@ from ztfzarr.starflat.fit import fit_starflat
 from ztfzarr.starflat.validation import join_means, without_map
 
 NIGHT, FILTER, STEP = 20200801, "zr", 1.0
-BINS = np.array([-0.5, 1, 3, 6, 10, 15, 20, 25, 40, 80, 300])  # pixels
-BRIGHT, FAINT = (15_000, 60_000), (2_000, 8_000)  # DN, of the star
+BINS = np.array([-0.5, 3, 8, 16, 25, 50, 300])  # pixels
+BRIGHT, FAINT = (10_000, 60_000), (1_500, 10_000)  # DN, of the star
 FAR = 40  # pixels from a join: there apertures hold what they hold
 UNFIT = sum(FLAGS[n] for n in ("bad", "spike", "saturated", "suspect", "edge", "blended", "position"))
 
@@ -184,8 +184,23 @@ def report(tables: dict[str, pd.DataFrame], picture: Path | None) -> None:
         _row("bright, stars", number, "{:.0f}")
         _row("m − m_true, mmag", middle, "{:+.1f}")
         _row("its error", lines[name][2], "{:.1f}")
+    for name, one, other in (
+        ("offsets", "v2", "v3"),
+        ("pocket", "v2", "v4"),
+        ("offsets after pocket", "v4", "v5"),
+    ):
+        _row(f"{name} change fluxes by, rms, DN", *changes(tables[one], tables[other]))
     if picture is not None:
         draw(picture, lines)
+
+
+def changes(one: pd.DataFrame, other: pd.DataFrame) -> tuple[NDArray, str]:
+    """Robust rms of the difference of the same stars' fluxes in two tables by distance, DN; noise is common."""
+    key = ["exposure", "ccd", "id"]
+    both = one.merge(other[[*key, "flux_10"]], on=key, suffixes=("", "_other"))
+    off = both["flux_10_other"] - both["flux_10"]
+    rms = off.abs().groupby(np.digitize(both["join"], BINS)).quantile(0.68)
+    return rms.reindex(np.arange(1, len(BINS))).to_numpy(), "{:.0f}"
 
 
 def _row(name: str, values: NDArray, form: str) -> None:
@@ -204,8 +219,8 @@ def draw(path: Path, lines: dict[str, tuple[NDArray, NDArray, NDArray]]) -> None
         left.plot(place, scatter, "o-", color=f"C{i}", label=name, markersize=4)
         right.errorbar(place + 0.06 * (i - 2), middle, error, fmt="o-", color=f"C{i}", label=name, markersize=4)
     right.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    left.set(title="stars of 2,000–8,000 DN", ylabel="scatter of the flux about the truth (DN)")
-    right.set(title="stars of 15,000–60,000 DN", ylabel="m − m_true (mmag)")
+    left.set(title="stars of 1,500–10,000 DN", ylabel="scatter of the flux about the truth (DN)")
+    right.set(title="stars of 10,000–60,000 DN", ylabel="m − m_true (mmag)")
     labels = [f"{max(a, 0):g}–{b:g}" for a, b in pairwise(BINS)]
     for panel in (left, right):
         panel.set_xticks(place, labels, rotation=45)
