@@ -16,7 +16,7 @@ from ztfzarr.photometry.matching import match_stars
 from ztfzarr.recipe import Recipe, default_recipe
 from ztfzarr.reduce.provenance import starflat_provenance
 from ztfzarr.reduce.report import Events, Report, Selection
-from ztfzarr.reduce.stars import open_stars, reduce_stars
+from ztfzarr.reduce.stars import open_stars, reduce_stars, require_extra
 from ztfzarr.starflat.errors import Errors, errors
 from ztfzarr.starflat.fit import Fit, Settings, fit_starflat
 from ztfzarr.starflat.measurements import Measurements
@@ -88,8 +88,10 @@ def reduce_starflat(
     RefusedError
         If the catalogue cannot be read.
     StoreError
-        If there is no such store, it lacks the masters, or there is no such scheduler.
+        If there is no such store, it lacks the masters, there is no such scheduler, or sep or pyarrow are not
+        installed.
     """
+    require_extra()
     objects, selection, events = open_objects(store), selection or Selection(), events or Events()
     known = None if catalogue is None else read_catalogue(catalogue)
     target = prepare_version(objects, "starflat", version, recipe, default_recipe())
@@ -253,6 +255,8 @@ def _map_tables(fit: Fit, found: Errors) -> dict[str, Any]:
         "zero_point_error": np.where(count > 0, found.zero, np.nan),
         "exposure_stars": count,
         "delta_colour": fit.colour.reshape(16, 4, 2, 2),
+        "delta_colour_error": found.colour.reshape(16, 4, 2, 2),
+        "mean_colour": fit.system.mean_colour,
     }
 
 
