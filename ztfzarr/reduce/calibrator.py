@@ -11,10 +11,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize
+from ztfzarr.kernels.cosmic_rays import REACH
+from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize, own_variance
+from ztfzarr.masters.bits import MASKS
+from ztfzarr.masters.cosmic_rays import candidates
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.fitted_pockets import FittedPockets
-from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
+from ztfzarr.reduce.settings import cosmic_ray_settings, epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
 from ztfzarr.reduce.starflat_map import Starflat
 from ztfzarr.steps.linearity import linearity_coefficients
@@ -69,6 +72,21 @@ class Where:
     quadrant: NDArray[np.int64]
     y: NDArray[np.int64]
     x: NDArray[np.int64]
+
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """The smallest part of an array (quadrant, y, x) that holds the indices."""
+        return tuple(slice(int(i.min()), int(i.max()) + 1) for i in (self.quadrant, self.y, self.x))
+
+    def around(self, pixels: int, shape: tuple[int, ...]) -> Where:
+        """Return the box that holds the indices and as many rows and columns about them, within (y, x)."""
+        hulls = zip(self.box[1:], shape, strict=True)
+        rows, columns = (np.arange(max(h.start - pixels, 0), min(h.stop + pixels, n)) for h, n in hulls)
+        return Where(self.quadrant, rows, columns)
+
+    def within(self, image: NDArray[Any], box: Where) -> NDArray[Any]:
+        """Take the indices from an image of a box of the same quadrants."""
+        return image[:, self.y[:, np.newaxis] - box.y[0], self.x - box.x[0]]
 
 
 class Calibrator:
@@ -161,8 +179,7 @@ class Calibrator:
     def image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
         """Read part of a master's image: the box that holds the indices, then these; (quadrant, y, x)."""
         kind, name = image
-        indices = where.quadrant, where.y, where.x
-        hulls = [slice(int(i.min()), int(i.max()) + 1) for i in indices]
+        indices, hulls = (where.quadrant, where.y, where.x), where.box
         region: tuple[Any, ...] = (*choice.place(kind), *hulls)
         whole = np.asarray(array_of(self.groups[kind], name)[region])
         part = np.ascontiguousarray(whole[np.ix_(*(i - h.start for i, h in zip(indices, hulls, strict=True)))])
@@ -170,6 +187,12 @@ class Calibrator:
             return part
         factor = self.starflat.factor(choice.band, choice.ccd, where.quadrant, where.y, where.x)
         return part * factor ** FLATS[image]
+
+    def needed(self, where: Where, names: Iterable[str]) -> Where:
+        """Return the part of an exposure that decides about a part of results: for cosmic rays, more."""
+        if "mask" not in names or self._cosmic_rays is None:
+            return where
+        return where.around(REACH, self.cube["raw"].shape[3:])
 
     def apply(
         self,
@@ -191,9 +214,9 @@ class Calibrator:
         where : Where
             The part.
         level : (quadrant, y) float32, DN
-            Overscan level of the part.
+            Overscan level of the quadrants of the part, all rows.
         images : mapping of (quadrant, y, x)
-            The parts of masters, of :meth:`images`.
+            The parts of masters, of :meth:`images`, where :meth:`needed` says.
         names : iterable of str
             Of ``science`` (float32, DN), ``mask`` (uint16), ``variance`` (float32, DN2).
 
@@ -201,6 +224,22 @@ class Calibrator:
         -------
         dict of (quadrant, y, x)
         """
+        box = self.needed(where, names)
+        results = self._applied(time, choice, box, level[:, box.y], images, names)
+        if box is not where:
+            results = {name: where.within(image, box) for name, image in results.items()}
+        return results
+
+    def _applied(
+        self,
+        time: int,
+        choice: Choice,
+        where: Where,
+        level: NDArray[np.float32],
+        images: Images,
+        names: Iterable[str],
+    ) -> dict[str, NDArray[Any]]:
+        """Calibrate all that is needed of an exposure."""
         ccd = choice.ccd - 1
         pocket, _ = self._pocket(time, choice.ccd)
         columns: Any = where.x if pocket is None else slice(None)  # the pocket needs whole rows
@@ -214,12 +253,20 @@ class Calibrator:
         results: dict[str, NDArray[Any]] = {"science": calibrate(linear, bias, flat, k)}
         if "mask" in names:
             limits = (np.float32(self.recipe["science"][name]) for name in ("saturation", "suspect"))
-            results["mask"] = exposure_flags(raw, low, results["science"], *limits) | images["flat", "bad"]
+            mask = exposure_flags(raw, low, results["science"], *limits) | images["flat", "bad"]
+            if self._cosmic_rays is not None:
+                variance = own_variance(linear, bias, flat, k, *self._noise(time, choice, where))
+                mask |= _spikes(results["science"], variance, mask, self._cosmic_rays)
+            results["mask"] = mask
         if "variance" in names:
             noise = self._noise(time, choice, where)
             masters = bias, images["bias", "variance"], flat, images["flat", "variance"]
             results["variance"] = calibrated_variance(linear, *masters, k, *noise)
         return {name: results[name] for name in names}
+
+    @cached_property
+    def _cosmic_rays(self) -> dict[str, float] | None:
+        return cosmic_ray_settings(self.recipe)
 
     def _pocket(self, time: int, ccd: int) -> tuple[xr.Dataset | None, str]:
         """Return the pockets of an exposure, None where they are not to be corrected, and the name of a fit."""
@@ -259,8 +306,19 @@ class Calibrator:
         self, time: int, choice: Choice, where: Where, name: str, images: Callable[[], Images]
     ) -> NDArray[Any]:
         """Calibrate part of an exposure, by index, with the masters of a choice, when they have come."""
-        level = self.overscan(time, choice.ccd)["level"].values[where.quadrant][:, where.y]
+        level = self.overscan(time, choice.ccd)["level"].values[where.quadrant]
         return self.apply(time, choice, where, level, images(), (name,))[name]
+
+
+def _spikes(
+    science: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    mask: NDArray[np.uint16],
+    settings: dict[str, float],
+) -> NDArray[np.uint16]:
+    """Find the cosmic rays of quadrants, each (quadrant, y, x): the mask's bit."""
+    found = [candidates(s, v, m, **settings) for s, v, m in zip(science, variance, mask, strict=True)]
+    return np.array(found, np.uint16) * np.uint16(MASKS["spike"])
 
 
 def _without_pocket(

@@ -185,7 +185,8 @@ SCIENCE: Final = Product(
             SCIENCE_CHANNEL, "science exposure: what is wrong", "no_sky", "negative", "overscan", "bias", "flat"
         ),
     }
-    | _overscan(SCIENCE_CHANNEL),
+    | _overscan(SCIENCE_CHANNEL)
+    | {"cosmic_rays": Variable(SCIENCE_CHANNEL, "int32", 0, "pixels that cosmic rays may have hit", "1", 1024)},
 )
 
 POCKET: Final = Product(
@@ -258,6 +259,14 @@ def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
     return wanted
 
 
+def table_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
+    """Return the tables of a product that a recipe asks for: cosmic rays are counted where they are sought."""
+    wanted = dict(PRODUCTS[kind].tables)
+    if kind == "science" and recipe["science"].get("cosmic_rays", "off") == "off":
+        del wanted["cosmic_rays"]
+    return wanted
+
+
 def row_coordinates(kind: str) -> dict[str, Variable]:
     """Return the coordinates along the dimension that grows: raw's own."""
     if kind == "starflat":  # the exposures' filter would be in the place of the maps'
@@ -310,7 +319,7 @@ def new_version(
     if kind == "starflat":
         lengths |= dict(zip(("cell_y", "cell_x"), recipe["starflat"]["nodes"], strict=True))
     rows, pixels = row_coordinates(kind), pixel_variables(kind, recipe)
-    variables = rows | fixed_labels(kind) | product.tables | pixels
+    variables = rows | fixed_labels(kind) | table_variables(kind, recipe) | pixels
     attributes = {
         "kind": kind,
         "title": f"ZTF {kind}",
