@@ -40,6 +40,15 @@ def recipe_for(kind: str, recipe: Recipe) -> Recipe:
     return {name: copy.deepcopy(recipe[name]) for name in SECTIONS[kind]}
 
 
+def completed(kind: str, stored: Recipe) -> Recipe:
+    """Return a version's recipe with the settings that came after it, at their defaults, which change no pixels."""
+    own = {name: stored[name] for name in SECTIONS[kind] if name in stored}
+    complete = recipe_for(kind, default_recipe())
+    for name, section in own.items():
+        complete[name] = {**complete[name], **section} if isinstance(section, dict) else section
+    return complete | {name: section for name, section in stored.items() if name not in complete}
+
+
 def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1") -> Recipe:
     """Read a recipe: TOML over the defaults, and single settings over both.
 

@@ -283,7 +283,7 @@ class Calibrator:
 
     @cached_property
     def _fitted(self) -> FittedPockets | None:
-        name = self.recipe["pocket"].get("fit", "")  # recipes of versions made before there were fits
+        name = self.recipe["pocket"]["fit"]
         return FittedPockets(self._versions[0].objects, name) if name else None
 
     def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:

@@ -36,9 +36,9 @@ def pocket_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def cosmic_ray_settings(recipe: Recipe) -> dict[str, float] | None:
-    """Return the settings of the search for cosmic rays; None without, as in recipes of before there was one."""
+    """Return the settings of the search for cosmic rays; None where the recipe has none."""
     section = recipe["science"]
-    if section.get("cosmic_rays", "off") == "off":
+    if section["cosmic_rays"] == "off":
         return None
     return {name: float(section[name]) for name in ("sigclip", "sigfrac", "objlim")}
 

@@ -72,7 +72,7 @@ def starflat_of(objects: Objects, recipe: Recipe) -> Starflat | None:
     StoreError
         If the store has no such version.
     """
-    name = recipe["science"].get("starflat", "off")  # recipes of versions made before there were starflats
+    name = recipe["science"]["starflat"]
     return None if name == "off" else Starflat(existing_version(objects, "starflat", name))
 
 

@@ -262,7 +262,7 @@ def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
 def table_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
     """Return the tables of a product that a recipe asks for: cosmic rays are counted where they are sought."""
     wanted = dict(PRODUCTS[kind].tables)
-    if kind == "science" and recipe["science"].get("cosmic_rays", "off") == "off":
+    if kind == "science" and recipe["science"]["cosmic_rays"] == "off":
         del wanted["cosmic_rays"]
     return wanted
 
