@@ -97,7 +97,8 @@ def test_versions_differ_by_the_offsets_alone(store: Path) -> None:
     found, plain = exposures(store, "science/v2"), exposures(store, "science/v1")
     taken = (plain["science"] - found["science"]).where(plain["mask"] == 0)
     offset = found["amplifier_offset"]
-    assert np.abs(taken - offset).max() < 1e-3
+    rounded = np.spacing(np.abs(plain["science"]))  # 0.001 DN from 8192 DN on
+    assert (np.abs(taken - offset) < 1e-3 + rounded).where(taken.notnull(), True).all()
     assert np.array_equal(found["mask"], plain["mask"])
     own = amplifier_offset(plain["science"].assign_attrs(units="DN"), plain["mask"])
     assert own["offset"].values == pytest.approx(offset.values, rel=1e-4, abs=1e-4)
