@@ -140,7 +140,11 @@ MISTAKES = [
     ),
     ("ls foo://bucket/x", 3, 'ztfzarr: Generic URL error: Unable to recognise URL "foo://bucket/x"'),
     ("compare night.zarr bias v1 v9", 3, "no bias/v9 in"),
-    ("compare night.zarr bais v1 v2", 2, "'bais' is not one of 'bias', 'flat', 'science'."),
+    (
+        "compare night.zarr bais v1 v2",
+        2,
+        "'bais' is not one of 'bias', 'pocket', 'flat', 'science', 'stars', 'starflat'.",
+    ),
     ("drop night.zarr bias v1", 2, "nobody here to ask whether to delete bias/v1: say --yes"),
     ("drop night.zarr bias v9 --yes", 3, "no bias/v9 in"),
     ("drop night.zarr bias v1 --yes", 3, "is made with bias/v1: drop "),

@@ -52,8 +52,10 @@ def readable_files() -> Iterator[None]:
         raise click.UsageError(str(error)) from None
 
 
-def recipe_of(file: str | None, settings: tuple[str, ...], *, masters: str = "v1") -> Recipe | None:
-    """Read what was asked for; None if nothing was.
+def recipe_of(
+    file: str | None, settings: tuple[str, ...], *, masters: str = "v1", base: Recipe | None = None
+) -> Recipe | None:
+    """Read what was asked for, over the defaults or another base; None if nothing was.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def recipe_of(file: str | None, settings: tuple[str, ...], *, masters: str = "v1
 
     if file is None and not settings:
         return None
-    return read_recipe("" if file is None else _text_of(file), settings, masters=masters)
+    return read_recipe("" if file is None else _text_of(file), settings, masters=masters, base=base)
 
 
 def _text_of(file: str) -> str:

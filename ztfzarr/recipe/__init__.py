@@ -27,6 +27,9 @@ SECTIONS: Final = {
     "starflat": ("algorithm", "starflat"),
 }
 
+# Settings that came later, with what there was before: versions that are older lack them.
+LATER: Final[dict[str, Recipe]] = {"science": {"amplifier_offset": False}, "stars": {"apertures": "quadrant"}}
+
 
 def default_recipe(masters: str = "v1") -> Recipe:
     """Return all the settings, with their defaults; ``masters`` is the version of bias and flat to use."""
@@ -40,7 +43,9 @@ def recipe_for(kind: str, recipe: Recipe) -> Recipe:
     return {name: copy.deepcopy(recipe[name]) for name in SECTIONS[kind]}
 
 
-def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1") -> Recipe:
+def read_recipe(
+    text: str, settings: Sequence[str] = (), *, masters: str = "v1", base: Recipe | None = None
+) -> Recipe:
     """Read a recipe: TOML over the defaults, and single settings over both.
 
     Parameters
@@ -51,6 +56,8 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         Such as ``overscan.columns=25:30``, ``bias.skip=0``.
     masters : str
         Version of bias and flat to use where the recipe does not say.
+    base : dict, optional
+        A whole recipe in the place of the defaults.
 
     Raises
     ------
@@ -61,7 +68,7 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe is no TOML: {error}") from None
-    recipe = merged(default_recipe(masters), _plain(given))
+    recipe = merged(default_recipe(masters) if base is None else base, _plain(given))
     for setting in settings:
         recipe = merged(recipe, _plain(_parsed(setting)))
     check_recipe(recipe)
@@ -139,10 +146,16 @@ def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, An
 
 def refuse_other(kind: str, version: str, stored: Recipe, asked: Recipe) -> None:
     """Raise RecipeError, naming each difference, if a version has another recipe than what is asked for."""
-    found = differences(recipe_for(kind, stored), recipe_for(kind, asked))
+    found = differences(_with_later(recipe_for(kind, stored)), recipe_for(kind, asked))
     if found:
         lines = ", ".join(f"{name} {_shown(mine)}, you asked {_shown(yours)}" for name, mine, yours in found)
         raise RecipeError(f"{kind}/{version} has {lines}: use another --version")
+
+
+def _with_later(recipe: Recipe) -> Recipe:
+    """Give a recipe the settings that it lacks because they came later."""
+    later = {name: {**values, **recipe[name]} for name, values in LATER.items() if name in recipe}
+    return merged(recipe, later)
 
 
 def _shown(value: Any) -> str:

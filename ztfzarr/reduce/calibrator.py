@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize
 from ztfzarr.recipe import Recipe
+from ztfzarr.reduce.amplifier_offsets import Where, measured_offsets
 from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
@@ -38,6 +39,8 @@ NEEDS: Final = {
 # What a starflat multiplies, and by which power of its factor.
 FLATS: Final = {("flat", "flat"): 1, ("flat", "variance"): 2}
 
+OFFSET_OF: Final = ("science", "mask")  # what tells the offsets of amplifiers
+
 Images = Mapping[tuple[str, str], NDArray[Any]]
 
 
@@ -60,15 +63,6 @@ class Choice:
     def place(self, kind: str) -> tuple[int, ...]:
         """Return the place of the master of a kind."""
         return (self.bias_row, self.ccd - 1) if kind == "bias" else (self.flat_row, self.band, self.ccd - 1)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Part of a CCD's quadrants: indices along quadrant, y and x."""
-
-    quadrant: NDArray[np.int64]
-    y: NDArray[np.int64]
-    x: NDArray[np.int64]
 
 
 class Calibrator:
@@ -179,6 +173,7 @@ class Calibrator:
         level: NDArray[np.float32],
         images: Images,
         names: Iterable[str],
+        offset: NDArray[np.float64] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Calibrate part of an exposure.
 
@@ -196,6 +191,8 @@ class Calibrator:
             The parts of masters, of :meth:`images`.
         names : iterable of str
             Of ``science`` (float32, DN), ``mask`` (uint16), ``variance`` (float32, DN2).
+        offset : (all four quadrants,), DN, optional
+            Of :meth:`offset`, to be subtracted; NaN: nothing.
 
         Returns
         -------
@@ -211,6 +208,9 @@ class Calibrator:
             linear = _without_pocket(linear, choice.ccd, where, pocket)[:, :, where.x]
             raw = raw[:, :, where.x]
         bias, flat, k = images["bias", "bias"], images["flat", "flat"], np.float32(choice.k)
+        if offset is not None:
+            level_off = np.nan_to_num(offset[where.quadrant]).astype(np.float32)[:, np.newaxis, np.newaxis]
+            linear = linear - level_off * flat / k  # before the flat: its noise is not that of light
         results: dict[str, NDArray[Any]] = {"science": calibrate(linear, bias, flat, k)}
         if "mask" in names:
             limits = (np.float32(self.recipe["science"][name]) for name in ("saturation", "suspect"))
@@ -259,8 +259,47 @@ class Calibrator:
         self, time: int, choice: Choice, where: Where, name: str, images: Callable[[], Images]
     ) -> NDArray[Any]:
         """Calibrate part of an exposure, by index, with the masters of a choice, when they have come."""
-        level = self.overscan(time, choice.ccd)["level"].values[where.quadrant][:, where.y]
-        return self.apply(time, choice, where, level, images(), (name,))[name]
+        level = self.overscan(time, choice.ccd)["level"].values
+        found = None if name == "mask" else self.offset(time, choice, level)
+        offset = None if found is None else found[0]
+        return self.apply(time, choice, where, level[where.quadrant][:, where.y], images(), (name,), offset)[name]
+
+    def offset(
+        self,
+        time: int,
+        choice: Choice,
+        level: NDArray[np.float32],
+        read: Callable[[Where], Images] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Measure the amplifiers' offsets of an exposure and CCD from strips along the joins of its quadrants.
+
+        Parameters
+        ----------
+        time : int
+            Index of the exposure.
+        choice : Choice
+            Of its masters.
+        level : (quadrant, y) float32, DN
+            Overscan level of the CCD.
+        read : callable, optional
+            Gives parts of the masters' images; default they are read from the store.
+
+        Returns
+        -------
+        (quadrant,), (quadrant,) or None
+            Offsets and their errors, DN, of :func:`~ztfzarr.steps.amplifier_offset.amplifier_offset`; None where
+            the recipe does not ask for them.
+        """
+        if not self.recipe["science"].get("amplifier_offset", False):  # recipes of versions made before there were
+            return None
+
+        def calibrated(where: Where) -> list[NDArray[Any]]:
+            images = self.images(choice, OFFSET_OF, where) if read is None else read(where)
+            found = self.apply(time, choice, where, level[where.quadrant][:, where.y], images, OFFSET_OF)
+            return [found[name][0] for name in OFFSET_OF]
+
+        rows, columns = self.cube["raw"].shape[3:]
+        return measured_offsets(calibrated, (rows, columns))
 
 
 def _without_pocket(

@@ -22,6 +22,8 @@ ACCURACY: Final = 1e-4  # of solutions whose spread is an error
 class Errors:
     """Standard errors of the map (64 rcid, node_y, node_x), the zero points (exposure) and k, mag; NaN unknown.
 
+    ``colour`` is that of the colour term (64 rcid, 2, 2), by jackknife.
+
     ``delta`` is by jackknife over exposures; ``delta_formal``, ``zero`` and ``extinction`` by the noise model: a
     fit without an exposure says nothing of its zero point.
     ``covariance`` is the jackknife's of what :func:`errors` was given to measure.
@@ -32,6 +34,7 @@ class Errors:
     zero: Floats
     extinction: float
     covariance: Floats
+    colour: Floats
 
 
 def errors(fit: Fit, measure: Callable[[Fit], Floats] | None = None) -> Errors:
@@ -68,7 +71,7 @@ def errors(fit: Fit, measure: Callable[[Fit], Floats] | None = None) -> Errors:
     formal = np.sqrt(np.mean(np.square(noise), axis=0)) if noise else np.full(fit.system.size, np.nan)
     return Errors(
         _map(fit, spread), _map(fit, formal), formal[fit.system.zero], extinction_error(fit),
-        scale**2 * (off.T @ off) / max(groups, 1),
+        scale**2 * (off.T @ off) / max(groups, 1), fit.at_corners(spread),
     )  # fmt: skip
 
 

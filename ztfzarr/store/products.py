@@ -164,6 +164,11 @@ FLAT: Final = Product(
     },
 )
 
+AMPLIFIER_OFFSET: Final = {
+    "amplifier_offset": _number(SCIENCE_CHANNEL, "level subtracted: above the mean of the CCD's quadrants", "DN"),
+    "amplifier_offset_error": _number(SCIENCE_CHANNEL, "standard error of amplifier_offset", "DN"),
+}
+
 SCIENCE: Final = Product(
     SCIENCE_ENTRY,
     {
@@ -185,7 +190,8 @@ SCIENCE: Final = Product(
             SCIENCE_CHANNEL, "science exposure: what is wrong", "no_sky", "negative", "overscan", "bias", "flat"
         ),
     }
-    | _overscan(SCIENCE_CHANNEL),
+    | _overscan(SCIENCE_CHANNEL)
+    | AMPLIFIER_OFFSET,
 )
 
 POCKET: Final = Product(
@@ -258,6 +264,14 @@ def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
     return wanted
 
 
+def table_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
+    """Return the tables of a product that a recipe asks for: offsets of amplifiers only if it subtracts them."""
+    wanted = dict(PRODUCTS[kind].tables)
+    if kind == "science" and not recipe["science"].get("amplifier_offset", False):
+        wanted = {name: variable for name, variable in wanted.items() if name not in AMPLIFIER_OFFSET}
+    return wanted
+
+
 def row_coordinates(kind: str) -> dict[str, Variable]:
     """Return the coordinates along the dimension that grows: raw's own."""
     if kind == "starflat":  # the exposures' filter would be in the place of the maps'
@@ -310,7 +324,7 @@ def new_version(
     if kind == "starflat":
         lengths |= dict(zip(("cell_y", "cell_x"), recipe["starflat"]["nodes"], strict=True))
     rows, pixels = row_coordinates(kind), pixel_variables(kind, recipe)
-    variables = rows | fixed_labels(kind) | product.tables | pixels
+    variables = rows | fixed_labels(kind) | table_variables(kind, recipe) | pixels
     attributes = {
         "kind": kind,
         "title": f"ZTF {kind}",

@@ -120,7 +120,7 @@ def open_tables(
     unknown = [column for column in wanted or () if column not in COLUMNS]
     if unknown:
         raise ValueError(f"no column {unknown[0]!r} in star tables: expected some of {', '.join(COLUMNS)}")
-    parts = [_read(version, *entry, wanted) for entry in marked(version, nights, ccds)]
+    parts = [read_table(version, *entry, wanted) for entry in marked(version, nights, ccds)]
     if not parts:
         empty = {n: np.empty(0, object if c.dtype == "str" else c.dtype) for n, c in COLUMNS.items()}
         parts = [decode_table(encode_table(empty), wanted)]
@@ -128,7 +128,8 @@ def open_tables(
     return frame
 
 
-def _read(version: Version, exposure: int, ccd: int, columns: Sequence[str] | None) -> Any:
+def read_table(version: Version, exposure: int, ccd: int, columns: Sequence[str] | None = None) -> Any:
+    """Read the table of an entry, all columns or some, as pyarrow's; StoreError if it is missing or damaged."""
     key = table_key(version, exposure, ccd)
     try:
         return decode_table(version.objects.get(key), columns)
