@@ -104,7 +104,7 @@ def test_versions_differ_by_the_offsets_alone(store: Path) -> None:
     assert own["offset"].values == pytest.approx(offset.values, rel=1e-4, abs=1e-4)
     assert own["error"].values == pytest.approx(found["amplifier_offset_error"].values, rel=1e-3)
     flat = subtract_amplifier_offset(plain["science"], own["offset"])
-    assert np.abs(flat - found["science"]).where(plain["mask"] == 0).max() < 1e-3
+    assert (np.abs(flat - found["science"]) < 1e-3 + rounded).where(plain["mask"] == 0, True).all()
     drop = (plain["variance"] - found["variance"]).median(("y", "x"))
     gain = ztfzarr.open_cube(store)["gain"].sel(ccd=[CCD]).values[:1]
     share = opened(store, "flat/v1")["flat"].sel(filter="zr", ccd=CCD)[0].median(("y", "x")).values
