@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ztfzarr.store.objects import Objects
 from ztfzarr.store.versions import existing_version, find_version, made
 
 NAMES = ("science", "mask", "variance")
+HELD: Final = 16  # exposures and CCDs whose overscans are kept: more than threads work on
 
 
 class ScienceImages:
@@ -39,6 +40,8 @@ class ScienceImages:
         self.calibrator = Calibrator(
             self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe, "science")
         )
+        # All quadrants' overscans are fitted at once, and asked for by one after the other.
+        self._overscan = lru_cache(maxsize=HELD)(self.calibrator.overscan)
 
     @cached_property
     def _made(self) -> NDArray[np.bool_]:
@@ -69,7 +72,7 @@ class ScienceImages:
         choice = self.calibrator.choose(shot.index, shot.ccd)
         shape = self.cube["raw"].shape[3:]
         where = Where(np.array([quadrant - 1]), *(np.arange(n) for n in shape))
-        level = self.calibrator.overscan(shot.index, shot.ccd)["level"].values[quadrant - 1 : quadrant]
+        level = self._overscan(shot.index, shot.ccd)["level"].values[quadrant - 1 : quadrant]
         images = self.calibrator.images(choice, NAMES, where)
         found = self.calibrator.apply(shot.index, choice, where, level, images, NAMES)
         return {name: image[0] for name, image in found.items()}
