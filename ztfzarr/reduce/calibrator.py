@@ -258,10 +258,10 @@ class Calibrator:
 
     def _pocket(self, time: int, ccd: int) -> tuple[xr.Dataset | None, str]:
         """Return the pockets of an exposure, None where they are not to be corrected, and the name of a fit."""
-        exposure = self.cube[["time", "imgtype"]].isel(time=[time])
         settings = pocket_settings(self.recipe)
         if settings["setting"] == "off":
             return None, ""
+        exposure = self.cube[["time", "imgtype"]].isel(time=[time])
         if not (pocket_of(exposure, **settings)["cmax"] > 0).any():
             return None, ""
         if self._fitted is None:
