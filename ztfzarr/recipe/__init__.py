@@ -41,7 +41,7 @@ def recipe_for(kind: str, recipe: Recipe) -> Recipe:
 
 
 def completed(kind: str, stored: Recipe) -> Recipe:
-    """Return a version's recipe with the settings that came after it, at their defaults, which change no pixels."""
+    """Return a version's recipe with the settings that came after it, at their defaults: no pixel changes."""
     own = {name: stored[name] for name in SECTIONS[kind] if name in stored}
     complete = recipe_for(kind, default_recipe())
     for name, section in own.items():

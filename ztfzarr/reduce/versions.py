@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +17,11 @@ from ztfzarr.store.lock import lock
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.register import array_of
+from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version, existing_version, made, versions_of
 
 MAD_TO_SIGMA: Final = 1.4826
+AT_ONCE: Final = 16  # deletions, which wait for a store
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def drop(store: StoreLike, kind: str, name: str) -> int:
         # First the document that shows the group: readers find all of it, or no group.
         objects.delete(f"{version.group}/zarr.json")
         keys = [entry.key for entry in objects.entries(version.group)]
-        for key in keys:
-            objects.delete(key)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ztfzarr-drop") as pool:
+            for _ in windowed(pool, objects.delete, keys, 2 * AT_ONCE):
+                pass
     return len(keys) + 1
