@@ -171,6 +171,7 @@ def test_stamps_are_cut_together(url, s3, slow_s3, plan):
     found, log = counted(plan, lambda: list(stamps(open_objects(url, slow_s3.options), matches, 10)))
     assert [int(stamp.match.exposure) for stamp in found] == rows.tolist()
     chunks = [r for r in log if "/c/" in r.path and "/science/v1/science/" in r.path]
+    assert len(log) < 20 + 4 * EXPOSURES
     assert len(chunks) == 2 * EXPOSURES
     assert in_sequence(chunks) <= 2 * 2
     science = open_version(open_objects(url, s3.options), "science").science

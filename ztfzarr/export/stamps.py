@@ -110,7 +110,8 @@ class _Sources:
                 dataset = self.computed
             row = _rows(dataset)[exposure]
         names = ["science", *(name for name in PLANES if name in dataset)]
-        return dataset[names].isel(time=row).sel(ccd=ccd, quadrant=int(match.quadrant))
+        one = dataset[names].isel(time=row).sel(ccd=ccd, quadrant=int(match.quadrant))
+        return one.reset_coords(drop=True)  # twenty, which would be read with each plane
 
 
 def _rows(dataset: xr.Dataset) -> dict[int, int]:
