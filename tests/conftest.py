@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from kinds import all_kinds as all_kinds
 from nights import local as local
 from nights import nights as nights
 from s3 import s3 as s3

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_products import CCDS, FIRST, SHAPE, call, opened
 
+import ztfzarr
 from ztfzarr.ingest.run import ingest
 from ztfzarr.simulate import simulate_night
 from ztfzarr.store.objects import open_objects
@@ -89,6 +91,45 @@ def test_workers_that_are_killed(store: Path, undisturbed: Path, cluster: object
         time.sleep(2)
         assert call("run", path, "-q") == 0  # the next run
     assert_same(path, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def dithers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with masters and three dithers of a field, whose truth has the catalogue."""
+    folder = tmp_path_factory.mktemp("dithers")
+    simulate_night(folder, night=FIRST, ccds=(2,), shape=(180, 150), bias=13, flats=3, science=0, starflat=3)
+    files = [p for p in (folder / "raw").rglob("*.fits.fz") if p.name[29] != "f" or "_zr_" in p.name]
+    assert not ingest(folder / "night.zarr", files).refused
+    for kind in ("bias", "flat"):
+        assert call(kind, folder / "night.zarr", "-q") == 0
+    return folder / "night.zarr"
+
+
+@pytest.mark.parametrize("command", ["stars", "starflat"])
+def test_star_tables_are_those_of_threads(
+    dithers: Path, cluster: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Made on workers alone: threads of this process would fail."""
+    catalogue = next((dithers.parent / "truth").glob("*_catalogue.fits"))
+    threads, workers = (
+        Path(shutil.copytree(dithers, tmp_path / name)) for name in ("threads.zarr", "workers.zarr")
+    )
+    assert call("stars", threads, "--catalogue", catalogue, "-q") == 0
+    monkeypatch.setattr("ztfzarr.reduce.stars.threads_for_exposures", None)
+    options = ["--scheduler", cluster.scheduler_address, "--catalogue", catalogue, "-q"]
+    # So few and small dithers make no starflat: the fit refuses them, and the tables are there.
+    assert call(command, workers, *options) == (0 if command == "stars" else 1)
+    expected = ztfzarr.open_stars(threads)
+    assert len(expected) > 30
+    assert expected["exposure"].nunique() == 3
+    pd.testing.assert_frame_equal(ztfzarr.open_stars(workers), expected)
+    assert opened(workers, "stars/v1")["present"].sum() == 3
+
+
+@pytest.mark.parametrize("command", ["stars", "starflat"])
+def test_stars_without_a_scheduler(dithers: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(command, dithers, "--scheduler", "tcp://127.0.0.1:9", "-q") == 3
+    assert "no scheduler at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_no_scheduler(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

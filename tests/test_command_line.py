@@ -140,7 +140,11 @@ MISTAKES = [
     ),
     ("ls foo://bucket/x", 3, 'ztfzarr: Generic URL error: Unable to recognise URL "foo://bucket/x"'),
     ("compare night.zarr bias v1 v9", 3, "no bias/v9 in"),
-    ("compare night.zarr bais v1 v2", 2, "'bais' is not one of 'bias', 'flat', 'science'."),
+    (
+        "compare night.zarr bais v1 v2",
+        2,
+        "'bais' is not one of 'bias', 'pocket', 'flat', 'science', 'stars', 'starflat'. Did you mean 'bias'?",
+    ),
     ("drop night.zarr bias v1", 2, "nobody here to ask whether to delete bias/v1: say --yes"),
     ("drop night.zarr bias v9 --yes", 3, "no bias/v9 in"),
     ("drop night.zarr bias v1 --yes", 3, "is made with bias/v1: drop "),
@@ -196,10 +200,10 @@ def test_an_empty_name_is_no_store(capsys) -> None:
     assert (ran.status, "STORE is empty: expected a folder or a URL" in ran.err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["ls", "run"])
+@pytest.mark.parametrize("command", ["ls", "run", "stars", "starflat", "pocket fit"])
 def test_a_night_without_exposures_is_said(command: str, local: Path, tmp_path: Path, capsys) -> None:
     store = shutil.copytree(local, tmp_path / "night.zarr")
-    ran = Ran(capsys, command, store, "--night", "2021-01-01")
+    ran = Ran(capsys, *command.split(), store, "--night", "2021-01-01")
     assert ran.status == 0
     assert ran.err == f"ztfzarr: nothing of 2021-01-01: {store} has 2020-08-01 to 2020-08-02, CCD 2\n"
 
@@ -208,6 +212,9 @@ def test_a_night_without_exposures_is_said(command: str, local: Path, tmp_path: 
     ("module", "line", "status", "said"),
     [
         ("matplotlib", "show STORE raw --ccd 2 -o x.png", 2, "pip install 'ztfzarr[plot]'"),
+        ("matplotlib", "report STORE -o x.html", 2, "pip install 'ztfzarr[report]'"),
+        ("sep", "stars STORE", 3, "pip install 'ztfzarr[stars]'"),
+        ("pyarrow", "starflat STORE", 3, "pip install 'ztfzarr[stars]'"),
         ("distributed", "run STORE --scheduler tcp://127.0.0.1:9", 3, "pip install 'ztfzarr[distributed]'"),
         ("boto3", "ls s3://bucket/x --storage-option profile=x", 3, 'pip install "ztfzarr[aws]"'),
     ],
@@ -222,6 +229,9 @@ def test_missing_extras(module: str, line: str, status: int, said: str, local: P
     assert ran.returncode == status, ran.stderr
     assert said.replace('"', "'") in ran.stderr.replace('"', "'").splitlines()[-1]
     assert "Traceback" not in ran.stderr
+    if module in ("sep", "pyarrow"):
+        assert len(ran.stderr.splitlines()) == 1  # not one an exposure
+        assert not {"stars", "starflat"} & {path.name for path in store.iterdir()}
 
 
 def command_line(*arguments: object, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -22,6 +22,7 @@ from ztfzarr.recipe import default_recipe, read_recipe
 from ztfzarr.reduce.run import reduce
 from ztfzarr.schema import faults
 from ztfzarr.simulate import camera, readout, simulate_night
+from ztfzarr.steps.amplifier_offset import amplifier_offset
 
 GAIN, READ_NOISE, SKY = 6.0, 9.5, 150.0
 SETTINGS = {"sigclip": SIGCLIP, "sigfrac": SIGFRAC, "objlim": OBJLIM}
@@ -206,13 +207,14 @@ def test_units_are_asked_for(night: tuple[xr.Dataset, ...]) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Science without and with cosmic rays, v1 and v2."""
+    """Science without and with cosmic rays, v1 and v2, and with amplifiers' offsets too, v3."""
     path = tmp_path_factory.mktemp("cosmic_rays") / "night.zarr"
     simulate_night(path.parent, ccds=(2, 11), shape=(120, 140), bias=13, flats=3, science=3)
     ingest(path, [path.parent / "raw"])
     assert not any(r.refused for r in reduce(path))
-    recipe = read_recipe("", [*ON, "science.sigclip=4.5"])
-    assert not any(r.refused for r in reduce(path, ["science"], version="v2", recipe=recipe))
+    for version, more in {"v2": (), "v3": ("science.amplifier_offset=true", "science.variance=true")}.items():
+        recipe = read_recipe("", [*ON, "science.sigclip=4.5", *more])
+        assert not any(r.refused for r in reduce(path, ["science"], version=version, recipe=recipe))
     return path
 
 
@@ -221,13 +223,25 @@ def opened(store: Path, version: str) -> xr.Dataset:
     return found.isel(time=(found["imgtype"] == "object").values).sortby("time").sel(ccd=[2, 11])
 
 
-def test_stored_is_computed_in_any_part(store: Path) -> None:
-    stored, computed = opened(store, "v2"), ztfzarr.open_science(store, version="v2").sel(ccd=[2, 11])
+@pytest.mark.parametrize(
+    ("version", "names"), [("v2", ("science", "mask")), ("v3", ("science", "mask", "variance"))]
+)
+def test_stored_is_computed_in_any_part(store: Path, version: str, names: tuple[str, ...]) -> None:
+    stored, computed = opened(store, version), ztfzarr.open_science(store, version=version).sel(ccd=[2, 11])
     assert (stored["mask"].values & MASKS["spike"]).any()
-    for name in ("science", "mask"):
+    for name in names:
         assert np.array_equal(stored[name].values, computed[name].values, equal_nan=True)
     for part in (np.s_[0, 1, 2, 40:70, 33:90], np.s_[1, :, [3, 0], 119:3:-9, [5, 90, 6]], np.s_[2, 0, 1, 60, 70]):
         assert np.array_equal(stored["mask"][part].values, computed["mask"][part].values)
+
+
+def test_offsets_of_amplifiers_are_measured_without_them(store: Path) -> None:
+    """By the same pixels as where no cosmic rays are sought."""
+    found = opened(store, "v3")
+    plain = ztfzarr.open_science(store, version="v1").sel(ccd=[2, 11]).load()
+    own = amplifier_offset(plain["science"], plain["mask"])
+    assert np.abs(found["amplifier_offset"].values).max() > 0
+    np.testing.assert_allclose(own["offset"].values, found["amplifier_offset"].values, atol=1e-3)
 
 
 def test_they_are_counted(store: Path) -> None:

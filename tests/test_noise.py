@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dask
 import made
 import numpy as np
@@ -12,6 +14,8 @@ from ztfzarr.kernels.noise import pair_statistics
 from ztfzarr.masters.bias import master_bias
 from ztfzarr.masters.noise import gain, header_ratio, measured_noise, read_noise
 from ztfzarr.simulate import Camera, camera
+from ztfzarr.store.objects import open_objects
+from ztfzarr.store.quantisation import quantisation_variance
 
 SHAPE = (308, 256)
 LEDS = (2, 7, 11)
@@ -143,3 +147,36 @@ def test_statistics_of_a_pair() -> None:
     assert levels[0, :, 0] == pytest.approx([1000, 1020], abs=0.2)
     assert variance[0, :2] == pytest.approx([8, 8], rel=0.06)
     assert count[0, 2] == 0
+
+
+def test_stored_gain_is_the_true_one_of_quantised_files(reduced_store: Path) -> None:
+    """fpack's steps are a quarter of a flat row's scatter, which are 7 % of the photons' variance."""
+    flat = xr.open_zarr(reduced_store / "flat" / "v1", chunks=None, zarr_format=3)
+    found = flat["gain"].isel(night=0).sel(ccd=[2, 11]).values
+    truth = camera([2, 11], (80, 64), 1).gain
+    assert np.abs(found / truth - 1).max() < 0.03
+    assert np.mean(found / truth) == pytest.approx(1, abs=0.01)
+
+
+def test_quantisation_of_a_store_is_that_of_its_rows(reduced_store: Path) -> None:
+    raw = xr.open_zarr(reduced_store / "raw", chunks=None, zarr_format=3)
+    numbers = raw["exposure"].values[[30, 3, 12]]
+    found = quantisation_variance(open_objects(reduced_store), numbers, 11, slice(0, 40))
+    step = raw["zscale"].isel(time=[30, 3, 12]).sel(ccd=11).isel(image=slice(0, 4), y=slice(0, 40)).values
+    np.testing.assert_allclose(found, (step**2 / 12).mean(axis=-1))
+
+
+def test_quantisation_is_taken_from_both_frames(night: tuple[Camera, xr.Dataset, xr.Dataset, xr.Dataset]) -> None:
+    """Uniform noise of two CCDs' own steps is added, and taken away again."""
+    one, dark, lamp, bias = night
+    step = xr.DataArray([60.0, 90.0], {"ccd": [2, 6]})
+    rng = np.random.default_rng(1)
+    extra = (rng.random(lamp["raw"].shape, np.float32) - 0.5) * step.values[:, None, None, None].astype(np.float32)
+    noisy = lamp.assign(raw=lamp["raw"].copy(data=lamp["raw"].values + extra))
+    noise = read_noise(dark)["read_noise"]
+    known = (step**2 / 12).expand_dims(time=lamp["time"].values, quadrant=[1, 2, 3, 4])
+    known = known.transpose("time", "ccd", "quadrant")
+    plain = gain(noisy, bias["bias"], noise, leds=LEDS)["gain"]
+    assert (plain / one.gain - 1).max() < -0.03
+    found = gain(noisy, bias["bias"], noise, leds=LEDS, quantisation=known)["gain"]
+    assert np.abs(found / one.gain - 1).max() < 0.01

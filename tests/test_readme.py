@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +49,16 @@ def test_every_command_is_named() -> None:
 
 def test_public_names_are_what_they_say() -> None:
     assert all(getattr(ztfzarr, name).__doc__ for name in ztfzarr.__all__)
+
+
+def test_the_package_shows_what_the_pages_name() -> None:
+    """``ztfzarr.<TAB>``, and what is written ``ztfzarr.report.night_report`` after ``import ztfzarr`` alone."""
+    code = """
+import ztfzarr
+shown = {name for name in dir(ztfzarr) if not name.startswith("_")}
+assert shown == {*ztfzarr.__all__, "errors", "photometry", "plot", "report", "simulate"}, shown
+assert ztfzarr.plot.image and ztfzarr.report.night_report and ztfzarr.errors.StoreError
+assert ztfzarr.simulate.illumination_error and ztfzarr.__version__[0].isdigit()
+assert not hasattr(ztfzarr, "pot")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

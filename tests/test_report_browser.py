@@ -45,12 +45,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(reduced_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an honest night, a hostile one, and its index."""
+def pages(reduced_store: Path, all_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an honest night, one with all kinds of products, a hostile one with them, and its index."""
     folder = tmp_path_factory.mktemp("pages")
-    store = hostile(reduced_store, tmp_path_factory.mktemp("hostile"))
+    store = hostile(all_kinds, tmp_path_factory.mktemp("hostile"))
     around = Around("2020-07-31", "2020-08-02", "index.html")
     (folder / "night.html").write_bytes(night_report(reduced_store, NIGHT))
+    (folder / "kinds.html").write_bytes(night_report(all_kinds, NIGHT, thumbnails=1))
     (folder / "hostile.html").write_bytes(night_report(store, NIGHT, thumbnails=1, around=around))
     (folder / "index.html").write_bytes(index_report(store, ["2020-08-01"]))
     return folder
@@ -84,10 +85,17 @@ def violations(page: Page) -> list[str]:
 
 
 # Each page, width and scheme in the default tests; all of their combinations in the slow ones.
-QUICK = {("night.html", DESKTOP, "light"), ("hostile.html", PHONE, "dark"), ("index.html", PHONE, "light")}
+QUICK = {
+    ("night.html", DESKTOP, "light"),
+    ("kinds.html", PHONE, "light"),
+    ("hostile.html", PHONE, "dark"),
+    ("index.html", PHONE, "light"),
+}
 COMBINATIONS = [
     pytest.param(*one, marks=[] if one in QUICK else [pytest.mark.slow])
-    for one in itertools.product(["night.html", "hostile.html", "index.html"], [PHONE, DESKTOP], ["light", "dark"])
+    for one in itertools.product(
+        ["night.html", "kinds.html", "hostile.html", "index.html"], [PHONE, DESKTOP], ["light", "dark"]
+    )
 ]
 
 
@@ -133,14 +141,35 @@ def test_pictures_are_drawn_and_named(open_page: Any) -> None:
     ) > 100  # fmt: skip
 
 
-def test_headings_are_in_order_and_the_contents_lead_to_them(open_page: Any) -> None:
-    page = open_page("night.html").page
+@pytest.mark.parametrize("name", ["night.html", "kinds.html"])
+def test_headings_are_in_order_and_the_contents_lead_to_them(open_page: Any, name: str) -> None:
+    page = open_page(name).page
     levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(e => +e.tagName[1])")
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     targets = page.eval_on_selector_all("nav.contents a", "all => all.map(e => e.getAttribute('href').slice(1))")
     sections = page.eval_on_selector_all("main > section", "all => all.map(e => e.id)")
     assert targets == sections
+    assert {"stars", "starflat", "pocket"} & set(sections) == (
+        set() if name == "night.html" else {"stars", "starflat", "pocket"}
+    )
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_maps_and_charts_of_a_starflat_are_drawn_and_named(open_page: Any, width: int) -> None:
+    page = open_page("kinds.html", width).page
+    maps = page.eval_on_selector_all(
+        "#starflat svg image",
+        "all => all.map(e => [e.getBBox().width, e.parentNode.getAttribute('aria-label'), e.href.baseVal])",
+    )
+    names = ["map δ", "error of δ, by jackknife", "m − m̃ without the map", "m − m̃ with the map"]
+    assert [label for _, label, _ in maps] == [
+        f"{name} of starflat/v1 zr, focal plane, north up and east left" for name in names
+    ]
+    assert all(across > 100 and href.startswith("data:image/webp") for across, _, href in maps)
+    charts = page.eval_on_selector_all("#starflat .card svg[role=img]", "all => all.map(e => e.innerHTML.length)")
+    assert len(charts) == 4
+    assert page.locator("#pocket .card svg[role=img]").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

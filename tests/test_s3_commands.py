@@ -105,7 +105,8 @@ def test_workers_of_a_cluster_make_products_in_a_bucket(s3, nights, local, tmp_p
         for name, value in secret.items():
             monkeypatch.setenv(name, value)
     url, options = s3.place(), s3.arguments if given == "options" else []
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=10) as cluster:
+    page = "127.0.0.1:0"
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=page, silence_logs=10) as cluster:
         for folder in nights.values():
             assert ran("ingest", url, folder, "-q", *options) == 0
             assert ran("run", url, "-q", *SET, "--scheduler", cluster.scheduler_address, *options) == 0

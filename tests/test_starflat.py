@@ -19,7 +19,7 @@ from starfields import (
 )
 
 from ztfzarr.simulate.measurements import StarfieldNight, simulate_starfield
-from ztfzarr.starflat.errors import errors
+from ztfzarr.starflat.errors import errors, extinction_error
 from ztfzarr.starflat.fit import Settings, fit_starflat
 from ztfzarr.starflat.nodes import Nodes, between_nodes
 from ztfzarr.starflat.plane import absorbed, fix_plane, undetermined
@@ -63,6 +63,16 @@ def test_errors_by_jackknife_and_by_the_noise_model_hold():
     assert np.nanstd(off / found.delta) == pytest.approx(1.0, abs=0.15)
     assert np.nanstd(off / found.delta_formal) == pytest.approx(1.0, abs=0.15)
     assert abs(one.fit.extinction - 0.2) < 4 * found.extinction
+
+
+def test_the_error_of_the_extinction_holds_on_both_sides():
+    pulls = []
+    for seed in range(16):
+        night = replace(SMALL, stars=5000, seed=seed + 40)
+        fit = fit_starflat(measurements_of(simulate_starfield(night)), night.shape, replace(FEW, resamples=0))
+        pulls.append((fit.extinction - 0.2) / extinction_error(fit))
+    assert np.abs(np.mean(pulls)) < 1
+    assert 0.65 < np.sqrt(np.mean(np.square(pulls))) < 1.4
 
 
 def test_errors_of_zero_points_hold():

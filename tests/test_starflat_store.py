@@ -17,6 +17,7 @@ import ztfzarr
 from ztfzarr.errors import StoreError
 from ztfzarr.photometry.columns import FLAGS
 from ztfzarr.recipe import default_recipe, read_recipe
+from ztfzarr.reduce.report import Report
 from ztfzarr.reduce.run import reduce
 from ztfzarr.reduce.starflat import measurements_of, starflat_of_table
 from ztfzarr.reduce.versions import drop
@@ -211,6 +212,29 @@ def test_the_commands_know_starflats(store, tmp_path, capsys):
     assert ran("show", store, "starflat", "--ccd", 2, "-o", tmp_path / "t.png") == 2
     assert ran("report", store, "-o", tmp_path / "r.html", "-q") == 0
     assert "starflat/v2" in (tmp_path / "r.html").read_text()
+
+
+def test_applying_follows_the_recipe_and_says_if_it_is_not_done(store, tmp_path, capsys, monkeypatch):
+    copy = Path(shutil.copytree(store, tmp_path / "copy.zarr"))
+    prepare_version(open_objects(copy), "stars", "v1", None, default_recipe())
+    asked = ("starflat", copy, "--version", "v1", "--set", "science.rounding=0.25", "--apply", "v6", "-q")
+
+    def found(refused):
+        report = Report("starflat/v1", there=1)
+        report.refused += refused
+        return lambda *args, **kwargs: report
+
+    monkeypatch.setattr("ztfzarr.reduce.starflat.reduce_starflat", found([("starflat/v1 zi", "no stars")]))
+    assert ran(*asked) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "science/v6 is not made, for what was refused: make it with ztfzarr science",
+        "refused starflat/v1 zi: no stars",
+    ]
+    assert not (copy / "science" / "v6").exists()
+    monkeypatch.setattr("ztfzarr.reduce.starflat.reduce_starflat", found([]))
+    ran(*asked)
+    recipe = prepare_version(open_objects(copy), "science", "v6", None, default_recipe()).recipe["science"]
+    assert (recipe["starflat"], recipe["rounding"]) == ("v1", 0.25)
 
 
 def test_damage_is_found(store, tmp_path):

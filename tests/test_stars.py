@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as parquet
 import pytest
 import stores
 import xarray as xr
@@ -30,6 +32,7 @@ from ztfzarr.schema import faults
 from ztfzarr.schemas import load
 from ztfzarr.simulate import camera, conditions, dither_stars, illumination_error, schedule, simulate_night
 from ztfzarr.store.objects import open_objects
+from ztfzarr.store.star_tables import create_table
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.versions import find_version, prepare_version
 
@@ -248,6 +251,36 @@ def test_ls_and_info(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_report_names_their_science(store: Path, tmp_path: Path) -> None:
     assert call("report", store, "-o", tmp_path / "report.html", "-q") == 0
     assert "science/v1, computed" in (tmp_path / "report.html").read_text()
+
+
+def test_without_pyarrow_the_rest_is_checked_and_copied(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert call("verify", copy, "-q") == 1
+    said = capsys.readouterr().err.splitlines()
+    why = "star tables need pyarrow: pip install 'ztfzarr[stars]'"
+    assert [line.split(": ", 1)[1] for line in said] == [f"tables not checked: {why}"] * 2
+    assert call("repair", copy, "-q") == 1
+    assert capsys.readouterr().err.count(why) == 2
+    assert call("copy", copy, tmp_path / "dest.zarr", "--products", "-q") == 1
+    assert capsys.readouterr().err.count(why) == 2
+    assert {path.name for path in (tmp_path / "dest.zarr").iterdir()} >= {"bias", "flat", "raw"}
+    assert not (tmp_path / "dest.zarr" / "stars").exists()
+
+
+def test_a_table_of_other_bytes_and_the_same_stars_is_the_same(copy: Path) -> None:
+    """What a killed run left, of a pyarrow that compressed otherwise: stars without a position are NaN in it."""
+    key = next((copy / "stars" / "v2" / "table").glob("*.parquet"))
+    exposure, ccd = int(key.stem[:14]), int(key.stem[-2:])
+    table = parquet.read_table(key)
+    assert np.isnan(table["ra"].to_numpy()).all()
+    version = find_version(open_objects(copy), "stars", "v2")
+    columns = {name: table[name].to_numpy() for name in COLUMNS}
+    parquet.write_table(table, key, compression="gzip")
+    create_table(version, exposure, ccd, columns)
+    with pytest.raises(StoreError, match="is there with other content"):
+        create_table(version, exposure, ccd, columns | {"x": columns["x"] + 1})
 
 
 def test_verify_finds_damage(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

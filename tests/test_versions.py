@@ -94,7 +94,13 @@ def test_quality_is_that_of_the_library(store: Path) -> None:
     strips = overscan_quality(dark["overscan"][10:]).mean("time").sel(ccd=list(CCDS))
     for name in ("mean", "rms"):
         np.testing.assert_allclose(bias[f"overscan_{name}"].sel(ccd=list(CCDS)), strips[name], rtol=1e-5)
-    measured = measured_noise(dark, exposures(store, FIRST, "flat"), bias["bias"].sel(ccd=list(CCDS)))
+    lit = exposures(store, FIRST, "flat")
+    raw = xr.open_zarr(store / "raw", chunks=None, zarr_format=3).set_index(time="exposure")
+    step = raw["zscale"].sel(time=lit["exposure"].values, ccd=list(CCDS)).isel(image=slice(0, 4)).values
+    steps = xr.DataArray(
+        (step**2 / 12).mean(-1), lit["gain"].sel(ccd=list(CCDS)).coords, ("time", "ccd", "quadrant")
+    )
+    measured = measured_noise(dark, lit, bias["bias"].sel(ccd=list(CCDS)), quantisation=steps)
     gain, noise = (v.sel(ccd=list(CCDS)) for v in (flat["gain"], bias["read_noise"]))
     np.testing.assert_allclose(gain, measured["gain"], rtol=1e-4)
     np.testing.assert_allclose(noise * gain, measured["read_noise"], rtol=1e-4)

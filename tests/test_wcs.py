@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from astropy.coordinates import angular_separation
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mosaic import real_wcs
@@ -192,6 +192,42 @@ def test_catalogues_that_are_refused(tmp_path: Path) -> None:
         read_catalogue(tmp_path / "c.dat")
     with pytest.raises(RefusedError, match=r"b.fits: cannot be read as a catalogue"):
         read_catalogue(tmp_path / "b.fits")
+
+
+BAD_ROWS = [
+    ("id,ra,dec\nGaia1,1,2\n", "column id is not whole numbers from 0 on, one for each star"),
+    ("id,ra,dec\n1,1,2\n,3,4\n", "column id is not whole numbers from 0 on, one for each star"),
+    ("id,ra,dec\n-1,1,2\n", "column id is not whole numbers from 0 on, one for each star"),
+    ("id,ra,dec\n18446744073709551615,1,2\n", "column id is not whole numbers from 0 on, one for each star"),
+    ("id,ra,dec\n7,1,2\n7,3,4\n", "two stars have id 7: they would be fitted as one"),
+    ("ra,dec,mag\n17:18:25,33:21:00,15\n", "column ra is not numbers"),
+    ("ra,dec,mag\n1,2,faint\n", "column mag is not numbers"),
+    ("ra,dec,mag\n1,200,15\n", "a declination of 200: expected degrees"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_ROWS)
+def test_rows_of_catalogues_that_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "stars.csv").write_text(text)
+    with pytest.raises(RefusedError, match=f"stars.csv: {message}"):
+        read_catalogue(tmp_path / "stars.csv")
+
+
+def test_catalogues_as_queries_give_them(tmp_path: Path) -> None:
+    """Ids of 19 digits, columns with gaps, rows of overlapping queries, names and suffixes in capitals, gzip."""
+    ids = [2**62 + 1, 2**62 + 2, 2**62 + 1]
+    gaps = MaskedColumn([15.0, 16, 15], mask=[False, True, False])
+    table = Table(
+        {"SOURCE_ID": ids, "RA": [1.0, 3, 1], "Dec": [2.0, 4, 2], "phot_g_mean_mag": gaps, "ra": [9.0] * 3}
+    )
+    for name in ("a.fits", "b.fits.gz"):
+        table.write(tmp_path / name)
+    table.write(tmp_path / "c.CSV", format="ascii.csv")
+    for path in tmp_path.iterdir():
+        found = read_catalogue(path)
+        assert found["id"].tolist() == ids[:2]
+        assert found["ra"].tolist() == [1, 3]
+        np.testing.assert_array_equal(found["zr"], [15, np.nan])
 
 
 def table_of(exposures: list[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from ztfzarr.ingest.fits import open_fits
     from ztfzarr.ingest.headers import header
     from ztfzarr.masters.bias import master_bias
-    from ztfzarr.masters.flat import master_flat, relative_levels
+    from ztfzarr.masters.flat import master_flat, relative_levels, with_starflat
     from ztfzarr.masters.mask import bad_pixels
     from ztfzarr.masters.science import science, science_variance
     from ztfzarr.photometry.matching import match_stars
     from ztfzarr.recipe import read_recipe
     from ztfzarr.reduce.calibrated import open_science
     from ztfzarr.reduce.publish import publish
+    from ztfzarr.reduce.starflat_colour import correct_colour
     from ztfzarr.reduce.starflat_map import starflat_map
     from ztfzarr.reduce.stars import open_stars
     from ztfzarr.steps.detrend import detrend
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bad_pixels",
+    "correct_colour",
     "detrend",
     "find",
     "header",
@@ -42,11 +44,13 @@ __all__ = [
     "science_variance",
     "starflat_map",
     "to_ccddata",
+    "with_starflat",
 ]
 
 # Imported when first used, so that `ztfzarr --help` and `import ztfzarr` cost nothing.
 _HOME: Final = {
     "bad_pixels": "ztfzarr.masters.mask",
+    "correct_colour": "ztfzarr.reduce.starflat_colour",
     "detrend": "ztfzarr.steps.detrend",
     "find": "ztfzarr.export.find",
     "header": "ztfzarr.ingest.headers",
@@ -64,14 +68,20 @@ _HOME: Final = {
     "science_variance": "ztfzarr.masters.science",
     "starflat_map": "ztfzarr.reduce.starflat_map",
     "to_ccddata": "ztfzarr.export.ccddata",
+    "with_starflat": "ztfzarr.masters.flat",
 }
+_SUBMODULES: Final = ("errors", "photometry", "plot", "report", "simulate")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"ztfzarr.{name}")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("ztfzarr")
     if name not in _HOME:
         raise AttributeError(f"module 'ztfzarr' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*__all__, *_SUBMODULES, "__version__", *(name for name in globals() if name.startswith("__"))])

@@ -33,6 +33,9 @@ FIRST_READ_ROW_LAST: Final = frozenset({3, 4})
 # CCDs as they lie on the sky, north up and east right, top row first; quadrants within a CCD likewise.
 FOCAL_PLANE: Final = ((16, 15, 14, 13), (12, 11, 10, 9), (8, 7, 6, 5), (4, 3, 2, 1))
 CCD_LAYOUT: Final = ((2, 1), (3, 4))
+# Joins of a CCD's quadrants, without gaps: along stored x, then along y, the one of lower indices first. The rows
+# and columns at joins are read last.
+JOINS: Final[tuple[tuple[int, int, str], ...]] = ((1, 2, "x"), (4, 3, "x"), (1, 4, "y"), (2, 3, "y"))
 
 FILTER_IDS: Final = {1: "zg", 2: "zr", 3: "zi"}
 LED_FILTERS: Final = {
@@ -142,6 +145,76 @@ def ccd_on_sky(quadrants: NDArray[Pixel]) -> NDArray[Pixel]:
         Drawn with row 0 at the bottom: q2 q1 over q3 q4. The first-read pixels are the corners.
     """
     return np.block([[on_sky(quadrants[q - 1]) for q in row] for row in CCD_LAYOUT[::-1]])
+
+
+def joined_ccd(quadrants: NDArray[Pixel]) -> NDArray[Pixel]:
+    """Join the four stored quadrants of a CCD as they lie, without turning any.
+
+    Parameters
+    ----------
+    quadrants : (4, y, x)
+        As stored, in the order of their labels.
+
+    Returns
+    -------
+    (2 y, 2 x)
+        q1 q2 above q4 q3: from north to south and from east to west. Pixel (0, 0) of a quadrant is at
+        :func:`first_pixel`.
+    """
+    return np.block([[quadrants[q - 1] for q in row[::-1]] for row in CCD_LAYOUT])
+
+
+def first_pixel(quadrant: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return row and column of a quadrant's first stored pixel in :func:`joined_ccd`; ``shape`` of a quadrant."""
+    if quadrant not in QUADRANTS:
+        raise ValueError(f"no quadrant {quadrant}: expected 1-4")
+    row = shape[0] if quadrant in FIRST_READ_ROW_LAST else 0
+    return row, shape[1] if quadrant in FIRST_READ_COLUMN_LAST else 0
+
+
+def indices_at_join(quadrant: int, axis: str, count: int, length: int) -> NDArray[np.int64]:
+    """Return stored rows or columns of a quadrant from a join inwards.
+
+    Parameters
+    ----------
+    quadrant : int
+        1-4.
+    axis : str
+        ``x`` for the columns at the join with the quadrant beside, ``y`` for the rows at the other.
+    count, length : int
+        How many, of how many.
+
+    Returns
+    -------
+    (count,) int64
+        The one at the join first, which is read last.
+    """
+    if quadrant not in QUADRANTS or axis not in ("x", "y") or not 0 < count <= length:
+        raise ValueError(f"{count} of {length} along {axis!r} of quadrant {quadrant}: expected x or y, and 1-4")
+    low = quadrant in (FIRST_READ_COLUMN_LAST if axis == "x" else FIRST_READ_ROW_LAST)
+    return np.arange(count) if low else np.arange(length - 1, length - 1 - count, -1)
+
+
+def join_distance(
+    quadrant: NDArray[np.integer], x: NDArray[np.floating], y: NDArray[np.floating], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return how far stored pixels are from the nearest join of their quadrant with another.
+
+    Parameters
+    ----------
+    quadrant, x, y : arrays that broadcast together
+        1-4; stored, 0-based pixels.
+    shape : (int, int)
+        Rows, columns of a quadrant.
+
+    Returns
+    -------
+    float64, pixels
+        From the middle of the last row or column before the join; the join itself is at -0.5.
+    """
+    across = np.where(np.isin(quadrant, (*FIRST_READ_COLUMN_LAST,)), x, shape[1] - 1 - x)
+    along = np.where(np.isin(quadrant, (*FIRST_READ_ROW_LAST,)), y, shape[0] - 1 - y)
+    return np.asarray(np.minimum(across, along), np.float64)
 
 
 def night_of(time: NDArray[np.datetime64]) -> NDArray[np.int32]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
+from ztfzarr.cli.options import Kind, counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.cli.say import say
 from ztfzarr.errors import RefusedError
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 Examples:
   ztfzarr export night.zarr science fits --night 2020-08-01 --compress
   ztfzarr export night.zarr flat fits --ccds 1-4
+  ztfzarr export night.zarr stars fits --version v2
   ztfzarr export night.zarr science fits --name '{night}/{exposure}_c{ccd:02d}_q{quadrant}.fits'"""
 )
 @store_argument
-@click.argument("kind", type=click.Choice(["science", "bias", "flat"]))
+@click.argument("kind", type=Kind(["science", "bias", "flat", "starflat", "stars", "pocket"]))
 @click.argument("directory", type=click.Path(file_okay=False))
 @click.option("--version", default="v1", show_default=True, help="Version of the product.")
 @selecting
@@ -50,7 +51,9 @@ def export(
     """Write a product of STORE as FITS files under DIRECTORY, one a quadrant.
 
     Science has the raw header's cards, then what was done; MASK and VARIANCE where the product has them. What is
-    not stored is computed. Files that are there already are left, so the command can be run again at any time.
+    not stored is computed. Starflats have the map at every pixel, in magnitudes, its ERROR, and its NODES as a
+    table. Stars are binary tables, one an exposure and CCD; pockets one a night. Files that are there already are
+    left, so the command can be run again at any time.
     """
     from ztfzarr.export.run import Events
     from ztfzarr.export.run import export as run

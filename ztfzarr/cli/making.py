@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,21 @@ def scheduling(command: Command) -> Command:
     )
 
 
-def recipe_of(file: str | None, settings: tuple[str, ...], *, masters: str = "v1") -> Recipe | None:
-    """Read what was asked for; None if nothing was.
+@contextmanager
+def readable_files() -> Iterator[None]:
+    """Make it wrong usage that a catalogue or a file with a WCS cannot be read."""
+    from ztfzarr.errors import RefusedError
+
+    try:
+        yield
+    except RefusedError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def recipe_of(
+    file: str | None, settings: tuple[str, ...], *, masters: str = "v1", base: Recipe | None = None
+) -> Recipe | None:
+    """Read what was asked for, over the defaults or another base; None if nothing was.
 
     Raises
     ------
@@ -54,7 +68,7 @@ def recipe_of(file: str | None, settings: tuple[str, ...], *, masters: str = "v1
 
     if file is None and not settings:
         return None
-    return read_recipe("" if file is None else _text_of(file), settings, masters=masters)
+    return read_recipe("" if file is None else _text_of(file), settings, masters=masters, base=base)
 
 
 def _text_of(file: str) -> str:

@@ -10,7 +10,7 @@ from ztfzarr.cli.making import making, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
-from ztfzarr.cli.reduce import told
+from ztfzarr.cli.reduce import say_if_nothing, told
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
@@ -60,4 +60,5 @@ def fit(
             store, ["pocket"], version=version, recipe=recipe, selection=Selection(*nights, ccds),
             workers=workers, scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
         )  # fmt: skip
+    say_if_nothing(reports, store, nights, ccds)
     return told(reports, as_json, quiet)

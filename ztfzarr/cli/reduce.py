@@ -70,11 +70,16 @@ def _command(name: str, kinds: tuple[str, ...]) -> click.Command:
                 store, kinds, version=version, recipe=recipe, selection=Selection(*nights, ccds), workers=workers,
                 scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
             )  # fmt: skip
-        if not any(report.made or report.there or report.refused for report in reports):
-            say_nothing(store, nights, ccds)
+        say_if_nothing(reports, store, nights, ccds)
         return told(reports, as_json, quiet)
 
     return command
+
+
+def say_if_nothing(reports: list[Report], store: Objects, nights: tuple[int, int], ccds: tuple[int, ...]) -> None:
+    """Say it if reductions found nothing to do, and what there is."""
+    if not any(report.made or report.there or report.refused for report in reports):
+        say_nothing(store, nights, ccds)
 
 
 def told(reports: list[Report], as_json: bool, quiet: bool) -> int:

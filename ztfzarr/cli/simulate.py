@@ -27,8 +27,19 @@ Examples:
     "--starflat", type=click.IntRange(0), default=0, show_default=True, help="Dithers of one dense field."
 )
 @click.option("--starflat-filter", default="zr", show_default=True, help="Their filter: zg, zr, zi.")
+@click.option(
+    "--colour-term",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Their stars, if redder by 1 mag, are fainter by so many a degree to the east.",
+)
 @click.option("--sky", type=click.Path(exists=True, dir_okay=False), help="FITS image to use as the sky.")
 @click.option("--pocket", is_flag=True, help="Defer charge in the serial register, from 2019-10-22 on.")
+@click.option(
+    "--amplifier-step", type=float, default=0.0, show_default=True,
+    help="Level of a quadrant above its overscan in exposures of the sky, DN: its standard deviation.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.", show_default="number of cores")
 @reporting
@@ -42,8 +53,10 @@ def simulate(
     science: int,
     starflat: int,
     starflat_filter: str,
+    colour_term: float,
     sky: str | None,
     pocket: bool,
+    amplifier_step: float,
     seed: int,
     workers: int | None,
     as_json: bool,
@@ -68,7 +81,8 @@ def simulate(
         try:
             paths = simulate_night(
                 directory, night=night[0], ccds=ccds, shape=shape, bias=bias, flats=flats, science=science,
-                starflat=starflat, starflat_filter=starflat_filter, sky=sky, pocket=pocket, seed=seed,
+                starflat=starflat, starflat_filter=starflat_filter, colour_term=colour_term, sky=sky,
+                pocket=pocket, amplifier_step=amplifier_step, seed=seed,
                 workers=workers or len(os.sched_getaffinity(0)), progress=advance,
             )  # fmt: skip
         except ValueError as error:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.making import making, recipe_of, scheduling
+from ztfzarr.cli.making import making, readable_files, recipe_of, scheduling
 from ztfzarr.cli.memory import few_arenas
 from ztfzarr.cli.options import reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
-from ztfzarr.cli.reduce import told
+from ztfzarr.cli.reduce import say_if_nothing, told
 
 if TYPE_CHECKING:
-    from ztfzarr.reduce.report import Report
     from ztfzarr.store.objects import Objects
 
 
@@ -50,23 +49,14 @@ def stars(
     stars then also name those of the tables.
     """
     from ztfzarr.reduce.report import Events, Selection
+    from ztfzarr.reduce.stars import reduce_stars
 
     few_arenas()
     recipe = recipe_of(file, settings)
-    with progress(quiet) as shown:
-        report = _reduced(
+    with progress(quiet) as shown, readable_files():
+        report = reduce_stars(
             store, version=version, recipe=recipe, selection=Selection(*nights, ccds), catalogue=catalogue,
             wcs=wcs, workers=workers, scheduler=scheduler, events=Events(step=shown.step, done=shown.advance),
         )  # fmt: skip
+    say_if_nothing([report], store, nights, ccds)
     return told([report], as_json, quiet)
-
-
-def _reduced(store: Objects, **options: Any) -> Report:
-    """Make the tables; a catalogue or a file with a WCS that cannot be read is wrong usage."""
-    from ztfzarr.errors import RefusedError
-    from ztfzarr.reduce.stars import reduce_stars
-
-    try:
-        return reduce_stars(store, **options)
-    except RefusedError as error:
-        raise click.UsageError(str(error)) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,13 +13,17 @@ import xarray as xr
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.calibrated import open_science, recipe_of_science
+from ztfzarr.starflat.nodes import between_nodes
 from ztfzarr.store.check import Selection
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.opening import open_version
 from ztfzarr.store.versions import find_version
 
-PLANES: Final = ("mask", "variance", "count", "bad")  # beside the image, where a product has them
+PLANES: Final = ("mask", "variance", "count", "bad", "error")  # beside the image, where a product has them
+NODES: Final = ("delta", "error", "error_formal", "count")  # of a starflat, as it was fitted
+NUMBERS: Final = ("slope_u", "slope_u_error", "slope_v", "slope_v_error", "extinction", "extinction_error", "chi2",
+                  "half_sample", "measurements", "stars")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,17 @@ class Frame:
     def name(self) -> str:
         """Name for messages, as ``science/v1 exposure 20200801169199 CCD 2``."""
         what = f"exposure {self.labels['exposure']}" if "exposure" in self.labels else str(self.labels["night"])
-        band = f" {self.labels['filter']}" if self.kind == "flat" else ""
+        band = f" {self.labels['filter']}" if self.kind in ("flat", "starflat") else ""
         return f"{self.kind}/{self.version} {what}{band} CCD {self.ccd}"
+
+    @property
+    def places(self) -> list[int]:
+        """Quadrants, each a file."""
+        return [int(quadrant) for quadrant in self.images["quadrant"].values]
+
+    def fields(self, quadrant: int) -> dict[str, Any]:
+        """Return what the name of a quadrant's file can be made of."""
+        return {**self.labels, "ccd": self.ccd, "quadrant": quadrant, "kind": self.kind, "version": self.version}
 
 
 def frames(store: StoreLike, kind: str, version: str, selection: Selection) -> list[Frame]:
@@ -56,6 +69,8 @@ def frames(store: StoreLike, kind: str, version: str, selection: Selection) -> l
     StoreError
         If a version of masters is not there, or of science with neither it nor masters to compute it.
     """
+    if kind == "starflat":
+        return list(_starflats(store, version, selection))
     if kind != "science":
         return list(_stored(store, kind, version, selection))
     found = find_version(open_objects(store), "science", version)
@@ -78,6 +93,35 @@ def _stored(store: StoreLike, kind: str, version: str, selection: Selection) -> 
         one = dataset.isel(dict(zip(dataset["present"].dims, place, strict=True)))
         said = json.loads(str(one["provenance"].values[()]) or "{}")
         yield _frame(kind, version, one, dataset.attrs["recipe"], dataset.attrs["software"], said)
+
+
+def _starflats(store: StoreLike, version: str, selection: Selection) -> Iterator[Frame]:
+    """Yield the maps of the filters whose exposures are of the selected nights, CCD by CCD, as far as they go."""
+    dataset = open_version(store, "starflat", version)
+    shape = dataset.sizes["y"], dataset.sizes["x"]
+    software = dataset.attrs["software"]
+    tables = dataset[[*NODES, *NUMBERS, "present", "provenance", "first_night", "last_night"]].load()
+    for band in tables["filter"].values[tables["present"].values == 1].tolist():
+        one = tables.sel(filter=band)
+        first, last = int(one["first_night"]), int(one["last_night"])
+        if first <= selection.last_night and last >= selection.first_night:
+            labels = {"night": first, "filter": str(band), "field": 0}
+            said = json.loads(str(one["provenance"].values[()]) or "{}")
+            said["numbers"] = {name: float(one[name]) for name in NUMBERS if np.isfinite(one[name])}
+            for ccd in (c for c in selection.ccds if np.isfinite(one["delta"].sel(ccd=c)).any()):
+                images = _at_pixels(one[[*NODES]].sel(ccd=ccd), shape)
+                yield Frame("starflat", version, ccd, labels, images, dataset.attrs["recipe"], software, said)
+
+
+def _at_pixels(nodes: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
+    """Evaluate a CCD's map and its error at pixels, lazily, beside what they are at nodes."""
+    maps: xr.Dataset = xr.apply_ufunc(
+        between_nodes, nodes[["delta", "error"]].chunk(quadrant=1), kwargs={"shape": shape},
+        input_core_dims=[["cell_y", "cell_x"]], output_core_dims=[["y", "x"]], dask="parallelized",
+        output_dtypes=[np.float32], dask_gufunc_kwargs={"output_sizes": dict(zip("yx", shape, strict=True))},
+        keep_attrs=True,
+    )  # fmt: skip
+    return maps.rename(delta="starflat").assign({f"node_{name}": nodes[name] for name in NODES})
 
 
 def _of_the_sky(store: StoreLike, selection: Selection) -> list[tuple[int, int]]:
@@ -114,7 +158,7 @@ def _frame(
     return Frame(kind, version, int(one["ccd"]), labels, images, recipe, software, made)
 
 
-def check_any(found: list[Frame], store: StoreLike, kind: str, version: str) -> None:
+def check_any(found: Sequence[Any], store: StoreLike, kind: str, version: str) -> None:
     """Raise StoreError if there is nothing to export."""
     if not found:
         raise StoreError(f"nothing of {kind}/{version} in {open_objects(store).location} is selected")

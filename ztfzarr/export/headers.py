@@ -11,6 +11,7 @@ import numpy as np
 from astropy.io import fits
 
 from ztfzarr.export.frames import Frame
+from ztfzarr.export.sheets import Sheet
 from ztfzarr.geometry import rcid
 from ztfzarr.ingest.headers import file_headers, row_of
 from ztfzarr.ingest.rare import quiet_astropy
@@ -19,8 +20,23 @@ from ztfzarr.store.group import open_raw
 from ztfzarr.store.objects import StoreLike, open_objects
 
 # FITS 4.0's own name of DN; dimensionless images have no unit.
-UNITS: Final = {"DN": "adu", "DN2": "adu2", "e-": "electron"}
+UNITS: Final = {
+    "DN": "adu", "DN2": "adu2", "e-": "electron", "mag": "mag", "pixel": "pixel", "degree": "deg",
+}  # fmt: skip
 RAW_FILE: Final = ("EXTNAME", "FILENAME", "ORIGNAME", "NFRAMES", "HDUVERS")  # of the raw file, not of the exported
+
+NUMBERS: Final = {
+    "slope_u": ("SLOPEU", "[mag/deg] plane of the map, to the east"),
+    "slope_u_error": ("ESLOPEU", "[mag/deg] standard error of SLOPEU"),
+    "slope_v": ("SLOPEV", "[mag/deg] plane of the map, to the north"),
+    "slope_v_error": ("ESLOPEV", "[mag/deg] standard error of SLOPEV"),
+    "extinction": ("EXTINCT", "[mag] k, an airmass"),
+    "extinction_error": ("EEXTINCT", "[mag] standard error of EXTINCT; 0 given"),
+    "chi2": ("CHI2", "chi squared by degree of freedom"),
+    "half_sample": ("HALFSAMP", "chi2 of even exposures by the map of the odd"),
+    "measurements": ("NMEASURE", "measurements kept"),
+    "stars": ("NSTARS", "stars"),
+}
 
 Card = tuple[str, Any, str]
 
@@ -80,8 +96,23 @@ def plane_header(frame: Frame, name: str) -> fits.Header:
     return header
 
 
-def identity(frame: Frame) -> str:
-    """Name what decides the pixels of a frame: version, recipe and, of stored ones, provenance."""
+def sheet_header(sheet: Sheet) -> fits.Header:
+    """Make the header of the file of a table."""
+    header = fits.Header()
+    if "exposure" in sheet.labels:
+        header.set("EXPOSURE", sheet.labels["exposure"], "exposure YYYYMMDDFFFFFF")
+    header.set("NIGHT", sheet.labels["night"], "night YYYYMMDD: UTC date of time + 4 h 13 min")
+    if sheet.ccd is not None:
+        header.set("CCD", sheet.ccd, "CCD 1-16")
+        header.set("BAND", sheet.labels["filter"], "filter, as in file names")
+    header.extend(list(_product(sheet)), update=True)
+    for line in _history(sheet):
+        header.add_history(line)
+    return header
+
+
+def identity(frame: Frame | Sheet) -> str:
+    """Name what decides the pixels of a frame, or a table: version, recipe and, of stored ones, provenance."""
     text = json.dumps(
         [frame.kind, frame.version, frame.labels, frame.ccd, frame.recipe, frame.made], sort_keys=True
     )
@@ -94,6 +125,13 @@ def _own(frame: Frame, quadrant: int) -> Iterator[Card]:
     yield "QUADRANT", quadrant, "quadrant 1-4 of the CCD"
     yield "RCID", rcid(frame.ccd, quadrant), "read-out channel 0-63"
     yield "BAND", frame.labels["filter"], "filter, as in file names"
+    yield from _product(frame)
+    units = UNITS.get(str(frame.images[frame.kind].attrs.get("units", "")))
+    if units:
+        yield "BUNIT", units, "unit of the image"
+
+
+def _product(frame: Frame | Sheet) -> Iterator[Card]:
     yield "PRODUCT", frame.kind, "what the image is"
     yield "PRODVERS", frame.version, "version of the product"
     for kind, name in frame.made.get("masters", {}).items():
@@ -105,9 +143,11 @@ def _own(frame: Frame, quadrant: int) -> Iterator[Card]:
     yield "STORED", bool(frame.made), "F: computed for this file, from raw and masters"
     yield "SOFTWARE", f"ztfzarr {frame.software.get('ztfzarr', _installed())}", "what made the product"
     yield "EXPVERS", identity(frame), "hash of version, recipe and provenance"
-    units = UNITS.get(str(frame.images[frame.kind].attrs.get("units", "")))
-    if units:
-        yield "BUNIT", units, "unit of the image"
+    if "plane" in frame.made:
+        yield "PLANE", str(frame.made["plane"]), "what fixed the plane of the map"
+    for name, value in frame.made.get("numbers", {}).items():
+        card, text = NUMBERS[name]
+        yield card, value, text
 
 
 def _set_unit(header: fits.Header, attributes: dict[str, Any]) -> None:
@@ -122,9 +162,12 @@ def _installed() -> str:
     return version("ztfzarr")
 
 
-def _history(frame: Frame) -> Iterator[str]:
+def _history(frame: Frame | Sheet) -> Iterator[str]:
     yield f"recipe of {frame.kind}/{frame.version}:"
     yield from _settings(frame.recipe, "")
+    for name in ("science", "stars"):
+        if name in frame.made:
+            yield f"made of {frame.made[name]}"
     for exposure in frame.made.get("exposures", {}):
         yield f"used exposure {exposure}"
     for exposure, reason in dict(frame.made.get("dropped", {})).items():

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from astropy.io import fits
 
-from ztfzarr.errors import StoreError
-from ztfzarr.export.fits import file_content
+from ztfzarr.errors import RefusedError, StoreError
+from ztfzarr.export.fits import file_content, table_content
 from ztfzarr.export.frames import Frame, check_any, frames
 from ztfzarr.export.headers import identity, raw_headers
 from ztfzarr.export.names import TEMPLATES, check_template, file_name
+from ztfzarr.export.sheets import Sheet, sheets
 from ztfzarr.ingest.rare import quiet_astropy
 from ztfzarr.store.check import Selection
 from ztfzarr.store.files import write_file
 from ztfzarr.store.objects import StoreLike
 from ztfzarr.store.threads import windowed
+
+SHEETS: Final = ("stars", "pocket")  # kinds that are written as tables
 
 
 @dataclass
@@ -65,7 +68,8 @@ def export(
     store : path or URL
         Of the store.
     kind : str
-        ``science``, ``bias`` or ``flat``.
+        ``science``, ``bias``, ``flat`` or ``starflat``, one file a quadrant; ``stars``, one a table; ``pocket``,
+        one a night.
     directory : path
         Gets the files; made if need be.
     version : str
@@ -88,9 +92,12 @@ def export(
     StoreError
         If there is nothing to export.
     RefusedError
-        If the template has unknown fields or gives two files one name.
+        If the template has unknown fields or gives two files one name, or tables are to be compressed.
     """
-    found = frames(store, kind, version, selection or Selection())
+    if compress and kind in SHEETS:
+        raise RefusedError(f"{kind} are tables, which are not compressed: leave out --compress")
+    listed = sheets if kind in SHEETS else frames
+    found: Sequence[Frame | Sheet] = listed(store, kind, version, selection or Selection())
     check_any(found, store, kind, version)
     template, events = name or TEMPLATES[kind], events or Events()
     check_template(template, found)
@@ -116,11 +123,11 @@ class _Job:
     compress: bool
     overwrite: bool
 
-    def write(self, frame: Frame) -> Report:
-        """Write the quadrants of a frame that are not there yet."""
+    def write(self, frame: Frame | Sheet) -> Report:
+        """Write the quadrants of a frame, or a table, that are not there yet."""
         report = Report()
         wanted: list[tuple[int, Path]] = []
-        for quadrant in frame.images["quadrant"].values.tolist():
+        for quadrant in frame.places:
             path = self.directory / file_name(self.template, frame, quadrant, compress=self.compress)
             if path.exists() and not path.is_file():
                 report.refused.append((str(path), "is there and is no file"))
@@ -136,11 +143,19 @@ class _Job:
                     )
                 )
         try:
-            for path in self._write_quadrants(frame, wanted):
+            for path in self._write_files(frame, wanted):
                 report.written.append(str(path))
         except (ValueError, StoreError) as error:
             report.refused.append((frame.name, str(error)))
         return report
+
+    def _write_files(self, frame: Frame | Sheet, wanted: list[tuple[int, Path]]) -> Iterator[Path]:
+        if isinstance(frame, Sheet):
+            for _, path in wanted:
+                write_file(path, table_content(frame))
+                yield path
+        else:
+            yield from self._write_quadrants(frame, wanted)
 
     def _write_quadrants(self, frame: Frame, wanted: list[tuple[int, Path]]) -> Iterator[Path]:
         raw = raw_headers(self.store, frame) if wanted and frame.kind == "science" else []

@@ -14,6 +14,7 @@ from ztfzarr.kernels.median import calibrated_median
 from ztfzarr.masters.frames import CLIP, Frames, combine_frames, matching_master
 from ztfzarr.masters.pocket import detrended_frames
 from ztfzarr.masters.selection import MINIMUM, night_of_frames, require_frames
+from ztfzarr.steps.units import require_units
 
 RELATIVE_NOISE: Final = 0.005  # of the noise model of flats: what scaling to a common level leaves
 
@@ -108,6 +109,65 @@ def _described(result: xr.Dataset) -> xr.Dataset:
     for name, (units, long_name) in names.items():
         result[name].attrs = {"units": units, "long_name": long_name}
     return result
+
+
+def with_starflat(flat: xr.Dataset, delta: xr.DataArray) -> xr.Dataset:
+    """Multiply a master flat by a starflat, so that science which is divided by it is even for stars.
+
+    Parameters
+    ----------
+    flat : Dataset of ``flat`` and ``variance`` (1), each (..., ccd, quadrant, y, x)
+        Of one filter, from :func:`master_flat` or a stored version.
+    delta : (ccd, quadrant, y, x) float32, mag
+        From ``ztfzarr.starflat_map``, of that filter and at least these CCDs.
+
+    Returns
+    -------
+    Dataset
+        The same, ``flat`` times 10^(-0.4 delta) and ``variance`` times its square; NaN where the map is not
+        determined. ``level`` is that of the lamps still. Lazy if either is.
+
+    Raises
+    ------
+    ValueError
+        If the flat is of several filters or of another, the map lacks a CCD, units are wrong, or the flat has a
+        starflat in it already.
+
+    Notes
+    -----
+    Stars were measured on science that was divided by ``level`` too. So it stays, whatever the map says of a whole
+    CCD: the medians of CCDs are then 10^(-0.4 delta) of their middles, no longer 1.
+    """
+    require_units(flat["flat"], "1")
+    require_units(delta, "mag")
+    _require_one_filter(flat, delta)
+    if flat["flat"].attrs.get("starflat"):
+        raise ValueError("the flat has a starflat in it already: expected one without")
+    matched = matching_master(delta.rename("starflat"), flat["flat"])
+    factor = xr.apply_ufunc(flat_factor, matched, dask="parallelized", output_dtypes=[np.float32])
+    scaled = {name: _times(flat[name], factor**power) for name, power in (("flat", 1), ("variance", 2))}
+    scaled["flat"].attrs["starflat"] = "10^(-0.4 delta) is in it"
+    return flat.assign(scaled)
+
+
+def _times(image: xr.DataArray, factor: xr.DataArray) -> xr.DataArray:
+    product = xr.apply_ufunc(np.multiply, image, factor, join="exact", dask="allowed")
+    return product.transpose(*image.dims).assign_attrs(image.attrs)
+
+
+def _require_one_filter(flat: xr.Dataset, delta: xr.DataArray) -> None:
+    found, wanted = (
+        np.atleast_1d(v["filter"].values).tolist() if "filter" in v.coords else [] for v in (flat, delta)
+    )
+    if "filter" in flat.dims or (found and wanted and found != wanted):
+        raise ValueError(
+            f"a flat of {', '.join(found)} and a starflat of {', '.join(wanted)}: expected one filter"
+        )
+
+
+def flat_factor(delta: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what a flat is multiplied by where stars appear fainter by delta: 10^(-0.4 delta), float32."""
+    return np.asarray(np.exp(np.float32(-0.4 * np.log(10)) * delta), np.float32)
 
 
 def led_flat(

@@ -16,7 +16,7 @@ FLAGS: Final = {
             "spike",  # a cosmic-ray candidate
             "saturated",
             "suspect",  # beyond the levels for which the non-linearity was measured
-            "edge",  # it reaches over the edge of the quadrant
+            "edge",  # it reaches over the edge of the quadrant; CCD-wide, of the CCD
             "blended",  # another star of 1 % of its light or more within 1.5 radii, or parted from it
             "neighbour",  # another star of 1 % of its light or more within 2.5 radii
             "background",  # less than a quarter of the annulus is free of stars, bad pixels and edges

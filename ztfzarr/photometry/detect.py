@@ -13,6 +13,7 @@ from ztfzarr.photometry.pixels import Floats, Image, Pixels
 
 PEAKS: Final = 8192  # of one piece above the threshold
 PIXEL_STACK: Final = 3_000_000  # of sep: a quadrant's third above the threshold
+OF_PIXELS: Final = 4  # and a quarter of a CCD's
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,19 +59,18 @@ def detect(pixels: Pixels, *, threshold: float = 3.0, least: int = 4, mesh: int 
     Raises
     ------
     ValueError
-        If more stands out than sep can hold: a third of the pixels, or 8,192 peaks in one piece.
+        If more stands out than sep can hold: a third of a quadrant's pixels, a quarter of a CCD's, or 8,192 peaks
+        in one piece.
 
     Notes
     -----
     SExtractor's background, filter and deblending (Bertin & Arnouts 1996), as sep has them.
     """
     sep = sep_module()
-    sep.set_extract_pixstack(PIXEL_STACK)
+    sep.set_extract_pixstack(max(PIXEL_STACK, pixels.data.size // OF_PIXELS))
     sep.set_sub_object_limit(PEAKS)
     if pixels.lost.all():
         return _none(pixels.data)
-    sep = sep_module()
-    sep.set_extract_pixstack(PIXEL_STACK)
     sky = np.asarray(
         sep.Background(pixels.data, mask=pixels.lost, bw=mesh, bh=mesh, fw=3, fh=3).back(), np.float32
     )

@@ -1,4 +1,4 @@
-"""One quadrant's stars: found, measured, and judged by those around them."""
+"""Stars of a quadrant, or of a whole CCD: found, measured, and judged by those around them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ztfzarr.geometry import QUADRANTS, first_pixel, joined_ccd
 from ztfzarr.photometry.columns import FLAGS, MAIN
 from ztfzarr.photometry.detect import Detections, detect
 from ztfzarr.photometry.measure import ANNULUS, Columns, half_light_width, measure, skewness, windowed
@@ -60,6 +61,36 @@ def quadrant_stars(
     columns["skew_x"] = skewness(above, x, y)
     columns["flags"] = columns["flags"] | wandered | _crowding(x, y, found)
     return columns | _magnitudes(columns)
+
+
+def ccd_stars(
+    science: NDArray[np.floating], mask: NDArray[np.uint16], variance: NDArray[np.floating], **how: Any
+) -> list[Columns]:
+    """Find and measure the stars of a CCD on its four quadrants joined, so that those near joins are whole.
+
+    Parameters
+    ----------
+    science, mask, variance : (4, y, x)
+        As of :func:`quadrant_stars`, of all quadrants as stored, in the order of their labels.
+    **how
+        As of :func:`quadrant_stars`.
+
+    Returns
+    -------
+    list of dict of (star,)
+        As of :func:`quadrant_stars`, one a quadrant: the stars whose centres are on it, in its own stored pixels.
+        The flag ``edge`` is that of the CCD.
+    """
+    shape = science.shape[1], science.shape[2]
+    whole = quadrant_stars(joined_ccd(science), joined_ccd(mask), joined_ccd(variance), **how)
+    lower, right = whole["y"] >= shape[0] - 0.5, whole["x"] >= shape[1] - 0.5
+    parts = []
+    for quadrant in QUADRANTS:
+        row, column = first_pixel(quadrant, shape)
+        mine = (lower == (row > 0)) & (right == (column > 0))
+        part = {name: values[mine] for name, values in whole.items()}
+        parts.append(part | {"x": part["x"] - column, "y": part["y"] - row})
+    return parts
 
 
 def _typical_fwhm(above: Image, found: Detections) -> float:

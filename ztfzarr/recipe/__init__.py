@@ -41,7 +41,7 @@ def recipe_for(kind: str, recipe: Recipe) -> Recipe:
 
 
 def completed(kind: str, stored: Recipe) -> Recipe:
-    """Return a version's recipe with the settings that came after it, at their defaults: no pixel changes."""
+    """Return a version's recipe with settings that came after it, at their defaults, which change no pixels."""
     own = {name: stored[name] for name in SECTIONS[kind] if name in stored}
     complete = recipe_for(kind, default_recipe())
     for name, section in own.items():
@@ -49,7 +49,9 @@ def completed(kind: str, stored: Recipe) -> Recipe:
     return complete | {name: section for name, section in stored.items() if name not in complete}
 
 
-def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1") -> Recipe:
+def read_recipe(
+    text: str, settings: Sequence[str] = (), *, masters: str = "v1", base: Recipe | None = None
+) -> Recipe:
     """Read a recipe: TOML over the defaults, and single settings over both.
 
     Parameters
@@ -60,6 +62,8 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         Such as ``overscan.columns=25:30``, ``bias.skip=0``.
     masters : str
         Version of bias and flat to use where the recipe does not say.
+    base : dict, optional
+        A whole recipe in the place of the defaults.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def read_recipe(text: str, settings: Sequence[str] = (), *, masters: str = "v1")
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe is no TOML: {error}") from None
-    recipe = merged(default_recipe(masters), _plain(given))
+    recipe = merged(default_recipe(masters) if base is None else base, _plain(given))
     for setting in settings:
         recipe = merged(recipe, _plain(_parsed(setting)))
     check_recipe(recipe)

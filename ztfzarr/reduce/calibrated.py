@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
-from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images, Where
+from ztfzarr.reduce.amplifier_offsets import Where
+from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images
 from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray
@@ -134,7 +135,7 @@ def recipe_of_science(objects: Objects, name: str) -> Recipe:
 def calibrated(cube: xr.Dataset, recipe: Recipe, objects: Objects) -> xr.Dataset:
     """Replace raw and overscan of exposures by science, lazily."""
     bias, flat = together(lambda kind: existing_version(objects, kind, recipe["science"][kind]), KINDS)
-    calibrator = Calibrator(cube, bias, flat, recipe, starflat_of(objects, recipe))
+    calibrator = Calibrator(cube, bias, flat, recipe, starflat_of(objects, recipe, "science"))
     variables = {}
     for name, variable in PRODUCTS["science"].pixels.items():
         data = indexing.LazilyIndexedArray(ScienceArray(calibrator, name))

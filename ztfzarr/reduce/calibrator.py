@@ -16,6 +16,7 @@ from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flag
 from ztfzarr.masters.bits import MASKS
 from ztfzarr.masters.cosmic_rays import candidates
 from ztfzarr.recipe import Recipe
+from ztfzarr.reduce.amplifier_offsets import Where, measured_offsets
 from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.settings import cosmic_ray_settings, epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
@@ -34,12 +35,15 @@ KINDS: Final = ("bias", "flat")
 BASE: Final = (("bias", "bias"), ("flat", "flat"))
 NEEDS: Final = {
     "science": BASE,
+    "own_mask": (*BASE, ("flat", "bad")),
     "mask": (*BASE, ("flat", "bad")),
     "variance": (*BASE, ("bias", "variance"), ("flat", "variance")),
 }
 
 # What a starflat multiplies, and by which power of its factor.
 FLATS: Final = {("flat", "flat"): 1, ("flat", "variance"): 2}
+
+OFFSET_OF: Final = ("science", "own_mask")  # what tells the offsets of amplifiers
 
 Images = Mapping[tuple[str, str], NDArray[Any]]
 
@@ -63,30 +67,6 @@ class Choice:
     def place(self, kind: str) -> tuple[int, ...]:
         """Return the place of the master of a kind."""
         return (self.bias_row, self.ccd - 1) if kind == "bias" else (self.flat_row, self.band, self.ccd - 1)
-
-
-@dataclass(frozen=True)
-class Where:
-    """Part of a CCD's quadrants: indices along quadrant, y and x."""
-
-    quadrant: NDArray[np.int64]
-    y: NDArray[np.int64]
-    x: NDArray[np.int64]
-
-    @property
-    def box(self) -> tuple[slice, ...]:
-        """The smallest part of an array (quadrant, y, x) that holds the indices."""
-        return tuple(slice(int(i.min()), int(i.max()) + 1) for i in (self.quadrant, self.y, self.x))
-
-    def around(self, pixels: int, shape: tuple[int, ...]) -> Where:
-        """Return the box that holds the indices and as many rows and columns about them, within (y, x)."""
-        hulls = zip(self.box[1:], shape, strict=True)
-        rows, columns = (np.arange(max(h.start - pixels, 0), min(h.stop + pixels, n)) for h, n in hulls)
-        return Where(self.quadrant, rows, columns)
-
-    def within(self, image: NDArray[Any], box: Where) -> NDArray[Any]:
-        """Take the indices from an image of a box of the same quadrants."""
-        return image[:, self.y[:, np.newaxis] - box.y[0], self.x - box.x[0]]
 
 
 class Calibrator:
@@ -202,6 +182,7 @@ class Calibrator:
         level: NDArray[np.float32],
         images: Images,
         names: Iterable[str],
+        offset: NDArray[np.float64] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Calibrate part of an exposure.
 
@@ -218,14 +199,17 @@ class Calibrator:
         images : mapping of (quadrant, y, x)
             The parts of masters, of :meth:`images`, where :meth:`needed` says.
         names : iterable of str
-            Of ``science`` (float32, DN), ``mask`` (uint16), ``variance`` (float32, DN2).
+            Of ``science`` (float32, DN), ``mask`` and, without cosmic rays, ``own_mask`` (uint16), ``variance``
+            (float32, DN2).
+        offset : (all four quadrants,), DN, optional
+            Of :meth:`offset`, to be subtracted; NaN: nothing.
 
         Returns
         -------
         dict of (quadrant, y, x)
         """
         box = self.needed(where, names)
-        results = self._applied(time, choice, box, level[:, box.y], images, names)
+        results = self._applied(time, choice, box, level[:, box.y], images, names, offset)
         if box is not where:
             results = {name: where.within(image, box) for name, image in results.items()}
         return results
@@ -238,6 +222,7 @@ class Calibrator:
         level: NDArray[np.float32],
         images: Images,
         names: Iterable[str],
+        offset: NDArray[np.float64] | None,
     ) -> dict[str, NDArray[Any]]:
         """Calibrate all that is needed of an exposure."""
         ccd = choice.ccd - 1
@@ -250,14 +235,17 @@ class Calibrator:
             linear = _without_pocket(linear, choice.ccd, where, pocket)[:, :, where.x]
             raw = raw[:, :, where.x]
         bias, flat, k = images["bias", "bias"], images["flat", "flat"], np.float32(choice.k)
+        if offset is not None:
+            level_off = np.nan_to_num(offset[where.quadrant]).astype(np.float32)[:, np.newaxis, np.newaxis]
+            linear = linear - level_off * flat / k  # before the flat: its noise is not that of light
         results: dict[str, NDArray[Any]] = {"science": calibrate(linear, bias, flat, k)}
-        if "mask" in names:
+        if "mask" in names or "own_mask" in names:
             limits = (np.float32(self.recipe["science"][name]) for name in ("saturation", "suspect"))
             mask = exposure_flags(raw, low, results["science"], *limits) | images["flat", "bad"]
-            if self._cosmic_rays is not None:
-                variance = own_variance(linear, bias, flat, k, *self._noise(time, choice, where))
-                mask |= _spikes(results["science"], variance, mask, self._cosmic_rays)
-            results["mask"] = mask
+            results["mask"] = results["own_mask"] = mask
+        if "mask" in names and self._cosmic_rays is not None:
+            variance = own_variance(linear, bias, flat, k, *self._noise(time, choice, where))
+            results["mask"] = mask | _spikes(results["science"], variance, mask, self._cosmic_rays)
         if "variance" in names:
             noise = self._noise(time, choice, where)
             masters = bias, images["bias", "variance"], flat, images["flat", "variance"]
@@ -306,8 +294,47 @@ class Calibrator:
         self, time: int, choice: Choice, where: Where, name: str, images: Callable[[], Images]
     ) -> NDArray[Any]:
         """Calibrate part of an exposure, by index, with the masters of a choice, when they have come."""
-        level = self.overscan(time, choice.ccd)["level"].values[where.quadrant]
-        return self.apply(time, choice, where, level, images(), (name,))[name]
+        level = self.overscan(time, choice.ccd)["level"].values
+        found = None if name == "mask" and self._cosmic_rays is None else self.offset(time, choice, level)
+        offset = None if found is None else found[0]
+        return self.apply(time, choice, where, level[where.quadrant], images(), (name,), offset)[name]
+
+    def offset(
+        self,
+        time: int,
+        choice: Choice,
+        level: NDArray[np.float32],
+        read: Callable[[Where], Images] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Measure the amplifiers' offsets of an exposure and CCD from strips along the joins of its quadrants.
+
+        Parameters
+        ----------
+        time : int
+            Index of the exposure.
+        choice : Choice
+            Of its masters.
+        level : (quadrant, y) float32, DN
+            Overscan level of the CCD.
+        read : callable, optional
+            Gives parts of the masters' images; default they are read from the store.
+
+        Returns
+        -------
+        (quadrant,), (quadrant,) or None
+            Offsets and their errors, DN, of :func:`~ztfzarr.steps.amplifier_offset.amplifier_offset`; None where
+            the recipe does not ask for them.
+        """
+        if not self.recipe["science"]["amplifier_offset"]:
+            return None
+
+        def calibrated(where: Where) -> list[NDArray[Any]]:
+            images = self.images(choice, OFFSET_OF, where) if read is None else read(where)
+            found = self.apply(time, choice, where, level[where.quadrant], images, OFFSET_OF)
+            return [found[name][0] for name in OFFSET_OF]
+
+        rows, columns = self.cube["raw"].shape[3:]
+        return measured_offsets(calibrated, (rows, columns))
 
 
 def _spikes(

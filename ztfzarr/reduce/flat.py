@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.kernels.lamp import add_lamp
+from ztfzarr.masters.bits import MASKS
 from ztfzarr.masters.calibrations import night_noon
 from ztfzarr.masters.flat import led_shares
 from ztfzarr.masters.flat_quality import BIN, flat_difference, flat_quality
@@ -19,10 +20,11 @@ from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.images import read_master
 from ztfzarr.reduce.inputs import Inputs
 from ztfzarr.reduce.lamps import Buffers, Lamp, combine_lamp
-from ztfzarr.reduce.parts import encoded_image, in_threads, sampled
+from ztfzarr.reduce.parts import Part, encoded_image, in_threads, parts_of, sampled
 from ztfzarr.reduce.provenance import master_provenance
 from ztfzarr.reduce.settings import led_weights, leds_of
 from ztfzarr.reduce.shelf import open_shelf
+from ztfzarr.reduce.starflat_map import Starflat, starflat_of
 from ztfzarr.store.entries import Entry, create_entry
 from ztfzarr.store.group import array_of
 from ztfzarr.store.products import FILTERS, LEDS
@@ -38,6 +40,7 @@ class Dark:
     """What flats are calibrated by.
 
     The master bias: its night, image (DN), bad pixels, and the read noise (DN); fitted pockets; all their names.
+    The starflat that flats are multiplied by.
     """
 
     night: int
@@ -46,6 +49,11 @@ class Dark:
     noise: xr.DataArray
     pockets: xr.Dataset | None
     masters: dict[str, str]
+    starflat: Starflat | None
+
+    def names_of(self, band: str) -> dict[str, str]:
+        """Name what the flat of a filter is made with."""
+        return self.masters if self.starflat is None else self.masters | {"starflat": self.starflat.name(band)}
 
 
 def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> list[Entry]:
@@ -70,7 +78,7 @@ def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> 
     Raises
     ------
     ValueError
-        If a LED or the master bias is missing, or there are too few frames of a LED.
+        If a LED, the master bias or the starflat of a filter is missing, or there are too few frames of a LED.
     """
     exposures = inputs.open(version.objects)
     leds = leds_of(version.recipe)
@@ -87,9 +95,11 @@ def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> 
         images = _filter_flat(version, exposures, members, dark, (common, gains), buffers, threads)
         images["bad"] = _bad(version, images, dark.bad, inputs.ccd, threads)
         place = inputs.row, FILTERS.index(name), inputs.ccd - 1
+        if dark.starflat is not None:
+            _multiply(version, images, dark.starflat, place, threads)
         create_entry(version, place, encoded_image(version, images, threads))
         used = exposures.isel(time=np.isin(exposures["led"].values, members))
-        own = _quality(version, images, place, inputs.ccd) | _sources(version, used, dark)
+        own = _quality(version, images, place, inputs.ccd) | _sources(version, used, dark, name)
         entries.append(Entry(place, {**own, "inputs": exposures.sizes["time"]}))
     common |= _gain_tables(gains, exposures)
     return [Entry(entry.place, {**common, **entry.tables}) for entry in entries]
@@ -113,7 +123,20 @@ def _dark(version: Version, bias: Version, exposures: xr.Dataset, inputs: Inputs
     pockets, name = _pockets(version, inputs)
     masters |= {"pocket": name} if name else {}
     noise = noise.assign_attrs(units="DN")
-    return Dark(int(shelf.night[chosen[0]]), image["bias"], bad, noise, pockets, masters)
+    return Dark(int(shelf.night[chosen[0]]), image["bias"], bad, noise, pockets, masters, _starflat(version))
+
+
+def _starflat(version: Version) -> Starflat | None:
+    """Open the starflat of the flats, with a map of each of their filters."""
+    starflat, leds = starflat_of(version.objects, version.recipe, "flat"), leds_of(version.recipe)
+    lacking = [] if starflat is None else starflat.lacking(sorted({FILTERS.index(name) for name in leds.values()}))
+    if starflat is not None and lacking:
+        without = [led for led, name in leds.items() if name in lacking]
+        raise ValueError(
+            f"no {starflat.name(lacking[0])}: make it with ztfzarr starflat, or do without its LEDs "
+            f"(flat.without_leds={without})"
+        )
+    return starflat
 
 
 def _pockets(version: Version, inputs: Inputs) -> tuple[xr.Dataset | None, str]:
@@ -171,6 +194,21 @@ def _add(images: dict[str, NDArray[Any]], lamp: Lamp, share: float, threads: int
     in_threads(threads, add, range(lamp.mean.shape[0]))
 
 
+def _multiply(
+    version: Version, images: dict[str, NDArray[Any]], starflat: Starflat, place: tuple[int, ...], threads: int
+) -> None:
+    """Multiply a flat by the map of its filter; where this is not determined, it has no calibration."""
+
+    def multiply(part: Part) -> None:
+        where = (np.arange(s.start, s.stop) for s in part.region)
+        factor = starflat.factor(place[1], place[2] + 1, *where)
+        images["flat"][part.region] *= factor
+        images["variance"][part.region] *= factor**2
+        images["bad"][part.region] |= ~np.isfinite(factor) * np.uint16(MASKS["no_calibration"])
+
+    in_threads(threads, multiply, parts_of(version, 1))
+
+
 def _limits(version: Version) -> dict[str, float]:
     limits: dict[str, float] = version.recipe["bad_pixels"]
     return limits
@@ -224,13 +262,13 @@ def _before(version: Version, place: tuple[int, ...]) -> int | None:
     return int(earlier[np.argmax(nights[earlier])]) if earlier.size else None
 
 
-def _sources(version: Version, used: xr.Dataset, dark: Dark) -> Tables:
+def _sources(version: Version, used: xr.Dataset, dark: Dark, band: str) -> Tables:
     nights = used["night"].values
     return {
         "first_night": int(nights.min()),
         "last_night": int(nights.max()),
         "bias_night": dark.night,
-        "provenance": master_provenance(version, used, {}, dark.masters),
+        "provenance": master_provenance(version, used, {}, dark.names_of(band)),
     }
 
 

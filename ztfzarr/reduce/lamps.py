@@ -18,6 +18,7 @@ from ztfzarr.masters.selection import require_frames
 from ztfzarr.reduce.parts import Part, combined_part, in_threads, parts_of
 from ztfzarr.reduce.settings import detrending_settings, led_settings, pocket_settings
 from ztfzarr.steps.units import bare
+from ztfzarr.store.quantisation import quantisation_variance
 from ztfzarr.store.shard import shard_format
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.versions import Version
@@ -88,7 +89,7 @@ def combine_lamp(
     levels = in_threads(threads, lambda one: frame_medians(frames.part(time=one), offset).compute(), each)
     medians = xr.concat(levels, "time")
     scale = medians.mean("time", skipna=True) / medians
-    gain = _gain(version, frames, offset, noise)  # before the combination takes the frames' memory
+    gain = _gain(version, exposures, frames, offset, noise)  # before the combination takes the frames' memory
     mean, variance, count = _combined(version, frames, offset, scale, buffers, threads)
     labels = {"ccd": frames.counts["ccd"], "quadrant": frames.counts["quadrant"]}
     whole = xr.DataArray(mean[np.newaxis], labels, ("ccd", "quadrant", "y", "x"))
@@ -161,11 +162,17 @@ def _combined(
     return mean, variance, images["count"]
 
 
-def _gain(version: Version, frames: Frames, offset: xr.DataArray, noise: xr.DataArray) -> xr.Dataset:
+def _gain(
+    version: Version, exposures: xr.Dataset, frames: Frames, offset: xr.DataArray, noise: xr.DataArray
+) -> xr.Dataset:
     """Measure the gain on the rows of one chunk: ten million pairs of pixels give it to 0.1 %."""
     if frames.counts.sizes["time"] < 2:
         lost = xr.full_like(frames.gain, np.nan)
         return xr.Dataset({"inverse": lost, "error": lost})
     rows = {"y": slice(0, shard_format(arrays_of(version.document)["flat"]).chunk[-2])}
+    ccd = int(exposures["ccd"].values[0])
+    steps = quantisation_variance(version.objects, exposures["exposure"].values, ccd, rows["y"])
     part = frames.part(**rows)
-    return frames_gain(dataclasses.replace(part, counts=part.counts.compute()), offset.isel(rows), noise)
+    part = dataclasses.replace(part, counts=part.counts.compute())
+    quantisation = noise.copy(data=steps.mean(axis=0)[np.newaxis])
+    return frames_gain(part, offset.isel(rows), noise, quantisation=quantisation)

@@ -23,9 +23,14 @@ def master_provenance(
     return _written(version, {"exposures": exposures, "dropped": dict(dropped), "masters": dict(masters)})
 
 
-def science_provenance(version: Version, masters: Mapping[str, str], k: float) -> str:
-    """Write down the masters of an exposure, and its CCD's factor."""
-    return _written(version, {"masters": dict(masters), "k": k})
+def science_provenance(
+    version: Version, masters: Mapping[str, str], k: float, offset: NDArray[np.float64] | None = None
+) -> str:
+    """Write down the masters of an exposure, its CCD's factor, and the offsets that are subtracted, if any, DN."""
+    record: dict[str, Any] = {"masters": dict(masters), "k": k}
+    if offset is not None:
+        record["amplifier_offset"] = [round(o, 4) if np.isfinite(o) else None for o in offset.tolist()]
+    return _written(version, record)
 
 
 def stars_provenance(version: Version, stored: bool, reasons: list[str], catalogue: bool) -> str:

@@ -20,6 +20,7 @@ from ztfzarr.reduce.levels import freeze_levels
 from ztfzarr.reduce.pocket import make_pocket
 from ztfzarr.reduce.report import Events, Report, Selection
 from ztfzarr.reduce.science import Shot, make_science, new_task, shots
+from ztfzarr.reduce.starflat_map import refuse_twice, starflat_of
 from ztfzarr.store.entries import Entry, mark_entries
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.threads import windowed_futures
@@ -72,7 +73,7 @@ def reduce(
     Raises
     ------
     RecipeError
-        If the version exists with another recipe, naming each difference.
+        If the version exists with another recipe, naming each difference, or two starflats would be applied.
     StoreError
         If there is no such store, it lacks the masters that the recipe names, or there is no such scheduler.
     """
@@ -81,6 +82,8 @@ def reduce(
     threads = workers or len(os.sched_getaffinity(0))
     masters = version if "bias" in kinds and len(kinds) > 1 else "v1"
     reports = []
+    if recipe is not None and "science" in kinds:
+        refuse_twice(objects, recipe, version if "flat" in kinds else "")
     for kind in kinds:
         product = prepare_version(objects, kind, version, recipe, default_recipe(masters))
         with _crew(kind, threads, scheduler) as crew:
@@ -125,6 +128,7 @@ def _work(
         return partial(make_pocket, product), master_inputs(objects, product, selection)
     if product.kind == "flat":
         bias = existing_version(objects, "bias", recipe["flat"]["bias"])
+        starflat_of(objects, recipe, "flat")  # refused once, rather than for each CCD
         return partial(_make_flat, product, bias, crew.threads), master_inputs(objects, product, selection)
     for kind in ("bias", "flat"):
         existing_version(objects, kind, recipe["science"][kind])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ztfzarr.geometry import QUADRANTS
 from ztfzarr.masters.bits import MASKS
 from ztfzarr.masters.quality import science_quality
-from ztfzarr.reduce.calibrator import Calibrator, Choice, Images, Where
+from ztfzarr.reduce.amplifier_offsets import Where
+from ztfzarr.reduce.calibrator import Calibrator, Choice, Images
 from ztfzarr.reduce.parts import parts_of, sampled
 from ztfzarr.reduce.provenance import science_provenance
 from ztfzarr.reduce.report import Selection
@@ -26,7 +27,7 @@ from ztfzarr.store.cube import open_cube
 from ztfzarr.store.entries import Entry, create_entry, encode_part
 from ztfzarr.store.group import open_raw, read_table
 from ztfzarr.store.objects import Objects
-from ztfzarr.store.products import PRODUCTS, table_variables
+from ztfzarr.store.products import AMPLIFIER_OFFSET, PRODUCTS, table_variables
 from ztfzarr.store.shard import Position
 from ztfzarr.store.versions import Version, existing_version
 
@@ -88,7 +89,11 @@ def _opened(task: Task) -> tuple[Version, Calibrator, HeldImages]:
     version = existing_version(task.objects, "science", task.version)
     masters = [existing_version(task.objects, kind, version.recipe["science"][kind]) for kind in ("bias", "flat")]
     calibrator = Calibrator(
-        open_cube(task.objects), masters[0], masters[1], version.recipe, starflat_of(task.objects, version.recipe)
+        open_cube(task.objects),
+        masters[0],
+        masters[1],
+        version.recipe,
+        starflat_of(task.objects, version.recipe, "science"),
     )
     return version, calibrator, HeldImages(calibrator, tuple(version.pixels))
 
@@ -118,14 +123,17 @@ def make_science(task: Task, shot: Shot) -> list[Entry]:
     fit = calibrator.overscan(shot.index, shot.ccd)
     images = held.get(choice)
     level = fit["level"].values
+    offsets = calibrator.offset(shot.index, choice, level, lambda where: _parts(images, where))
+    offset = None if offsets is None else offsets[0]
     chunks: dict[str, dict[Position, bytes]] = {name: {} for name in version.pixels}
     rows: list[Sample] = []
 
     for part in parts_of(version, 1):
         where = Where(*(np.arange(s.start, s.stop) for s in part.region))
-        box = calibrator.needed(where, version.pixels).box
+        names = tuple(version.pixels)
+        box = calibrator.needed(where, names).box
         some = {name: image[box] for name, image in images.items()}
-        found = calibrator.apply(shot.index, choice, where, level[part.region[:1]], some, tuple(version.pixels))
+        found = calibrator.apply(shot.index, choice, where, level[part.region[:1]], some, names, offset)
         place = {"quadrant": part.quadrant, "y": part.y.start, "x": part.x.start}
         for name, image in found.items():
             chunks[name] |= encode_part(version, name, image, **place)
@@ -139,10 +147,17 @@ def make_science(task: Task, shot: Shot) -> list[Entry]:
         | {
             "bias_night": int(calibrator.shelves["bias"].night[choice.bias_row]),
             "flat_night": int(calibrator.shelves["flat"].night[choice.flat_row]),
-            "provenance": science_provenance(version, calibrator.names_of(choice), choice.k),
+            "provenance": science_provenance(version, calibrator.names_of(choice), choice.k, offset),
         }
     )
+    if offsets is not None:
+        tables |= dict(zip(AMPLIFIER_OFFSET, offsets, strict=True))
     return [Entry((shot.row, shot.ccd - 1), tables)]
+
+
+def _parts(images: Images, where: Where) -> Images:
+    """Take part of whole images."""
+    return {name: image[np.ix_(where.quadrant, where.y, where.x)] for name, image in images.items()}
 
 
 def _quality(rows: list[Sample], fit: xr.Dataset, choice: Choice) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfzarr.reduce.amplifier_offsets import Where
 from ztfzarr.reduce.calibrated import recipe_of_science
-from ztfzarr.reduce.calibrator import Calibrator, Where
+from ztfzarr.reduce.calibrator import Calibrator
 from ztfzarr.reduce.science import Shot
 from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
@@ -36,7 +37,9 @@ class ScienceImages:
         self._stored = find_version(objects, "science", version)
         recipe = recipe_of_science(objects, version)
         masters = [existing_version(objects, kind, recipe["science"][kind]) for kind in ("bias", "flat")]
-        self.calibrator = Calibrator(self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe))
+        self.calibrator = Calibrator(
+            self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe, "science")
+        )
 
     @cached_property
     def _made(self) -> NDArray[np.bool_]:
@@ -67,7 +70,9 @@ class ScienceImages:
         choice = self.calibrator.choose(shot.index, shot.ccd)
         shape = self.cube["raw"].shape[3:]
         where = Where(np.array([quadrant - 1]), *(np.arange(n) for n in shape))
-        level = self.calibrator.overscan(shot.index, shot.ccd)["level"].values[quadrant - 1 : quadrant]
+        level = self.calibrator.overscan(shot.index, shot.ccd)["level"].values
+        offsets = self.calibrator.offset(shot.index, choice, level)
         images = self.calibrator.images(choice, NAMES, where)
-        found = self.calibrator.apply(shot.index, choice, where, level, images, NAMES)
+        mine, offset = level[quadrant - 1 : quadrant], None if offsets is None else offsets[0]
+        found = self.calibrator.apply(shot.index, choice, where, mine, images, NAMES, offset)
         return {name: image[0] for name, image in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -17,7 +18,7 @@ from ztfzarr.photometry.catalogue import Catalogue, read_catalogue
 from ztfzarr.photometry.columns import COLUMNS, FLAGS
 from ztfzarr.photometry.matching import nearest_entries
 from ztfzarr.photometry.measure import Columns
-from ztfzarr.photometry.quadrant import quadrant_stars
+from ztfzarr.photometry.quadrant import ccd_stars, quadrant_stars
 from ztfzarr.photometry.wcs import Sky, fit_sky, header_sky
 from ztfzarr.photometry.wcs_files import read_wcs_files
 from ztfzarr.reduce.provenance import stars_provenance
@@ -114,11 +115,9 @@ def make_stars(task: StarTask, shot: Shot) -> list[Entry]:
     """
     bench = _bench(task)
     settings = bench.version.recipe["stars"]
-    how = {name: settings[name] for name in ("threshold", "pixels", "mesh")} | {"annulus": (*settings["annulus"],)}
     headers = file_headers(open_raw(task.objects), shot.row, shot.ccd)
     parts, found = [], []
-    for quadrant in QUADRANTS:
-        columns = quadrant_stars(*bench.images.read(shot, quadrant), **how)
+    for quadrant, columns in zip(QUADRANTS, _measured(bench, shot), strict=True):
         entries = bench.entries(shot, quadrant)
         found.append(_sky(bench, shot, quadrant, columns, headers[quadrant], entries))
         placed = _placed(bench, shot, quadrant, columns, found[-1].sky)
@@ -129,6 +128,17 @@ def make_stars(task: StarTask, shot: Shot) -> list[Entry]:
     provenance = stars_provenance(bench.version, stored, [f.reason for f in found], bench.catalogue is not None)
     tables = _quality(parts, found, int(settings["fewest"])) | {"provenance": provenance}
     return [Entry((shot.row, shot.ccd - 1), tables)]
+
+
+def _measured(bench: _Bench, shot: Shot) -> Iterator[Columns]:
+    """Measure the quadrants of an exposure and CCD: one after the other, or all together on the CCD."""
+    settings = bench.version.recipe["stars"]
+    how = {name: settings[name] for name in ("threshold", "pixels", "mesh")} | {"annulus": (*settings["annulus"],)}
+    images = (bench.images.read(shot, quadrant) for quadrant in QUADRANTS)
+    if settings.get("apertures", "quadrant") == "quadrant":  # recipes of versions made before there was a choice
+        yield from (quadrant_stars(*image, **how) for image in images)
+    else:
+        yield from ccd_stars(*(np.stack(image) for image in zip(*images, strict=True)), **how)
 
 
 def _exposure(bench: _Bench, shot: Shot) -> dict[str, Any]:

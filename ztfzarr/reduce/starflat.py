@@ -16,7 +16,7 @@ from ztfzarr.photometry.matching import match_stars
 from ztfzarr.recipe import Recipe, default_recipe
 from ztfzarr.reduce.provenance import starflat_provenance
 from ztfzarr.reduce.report import Events, Report, Selection
-from ztfzarr.reduce.stars import open_stars, reduce_stars
+from ztfzarr.reduce.stars import open_stars, reduce_stars, require_extra
 from ztfzarr.starflat.errors import Errors, errors
 from ztfzarr.starflat.fit import Fit, Settings, fit_starflat
 from ztfzarr.starflat.measurements import Measurements
@@ -49,6 +49,7 @@ def reduce_starflat(
     selection: Selection | None = None,
     catalogue: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     events: Events | None = None,
 ) -> Report:
     """Make the starflats that a store lacks, one a filter; star tables first, where they are missing.
@@ -69,6 +70,9 @@ def reduce_starflat(
         Magnitudes that fix the plane; without, it is undetermined. Also for the WCS and names of stars.
     workers : int, optional
         Threads of the photometry.
+    scheduler : str, optional
+        Address of a dask.distributed scheduler, whose workers then make the star tables; they must see the
+        store and the catalogue. The fit is made here.
     events : Events, optional
         For progress.
 
@@ -84,16 +88,19 @@ def reduce_starflat(
     RefusedError
         If the catalogue cannot be read.
     StoreError
-        If there is no such store, or it lacks the masters.
+        If there is no such store, it lacks the masters, there is no such scheduler, or sep or pyarrow are not
+        installed.
     """
+    require_extra()
     objects, selection, events = open_objects(store), selection or Selection(), events or Events()
     known = None if catalogue is None else read_catalogue(catalogue)
     target = prepare_version(objects, "starflat", version, recipe, default_recipe())
     tables = target.recipe["starflat"]["stars"]
     report = Report(target.group)
     photometry = reduce_stars(
-        objects, version=tables, selection=selection, catalogue=catalogue, workers=workers, events=events
-    )
+        objects, version=tables, selection=selection, catalogue=catalogue, workers=workers, scheduler=scheduler,
+        events=events,
+    )  # fmt: skip
     report.refused += photometry.refused
     columns = list(
         dict.fromkeys([*COLUMNS, *(f"flux_{r}" for r in radii(target)), f"flux_error_{radii(target)[0]}"])
@@ -248,6 +255,8 @@ def _map_tables(fit: Fit, found: Errors) -> dict[str, Any]:
         "zero_point_error": np.where(count > 0, found.zero, np.nan),
         "exposure_stars": count,
         "delta_colour": fit.colour.reshape(16, 4, 2, 2),
+        "delta_colour_error": found.colour.reshape(16, 4, 2, 2),
+        "mean_colour": fit.system.mean_colour,
     }
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ztfzarr.errors import StoreError
+from ztfzarr.errors import RecipeError, StoreError
+from ztfzarr.masters.flat import flat_factor
 from ztfzarr.recipe import Recipe
 from ztfzarr.starflat.nodes import between_nodes
 from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects, StoreLike, open_objects
 from ztfzarr.store.opening import open_version
 from ztfzarr.store.products import FILTERS
-from ztfzarr.store.versions import Version, existing_version, made
+from ztfzarr.store.versions import Version, existing_version, find_version, made
+
+OFF: Final = "off"
 
 
 class Starflat:
@@ -60,20 +64,55 @@ class Starflat:
         if not self._made[band]:
             raise ValueError(f"no {self._group} of {FILTERS[band]}: make it with ztfzarr starflat")
         nodes = self._delta[band, ccd - 1, quadrant]
-        delta = between_nodes(nodes, self._shape, rows=y, columns=x)
-        return np.asarray(np.exp(np.float32(-0.4 * np.log(10)) * delta), np.float32)
+        return flat_factor(between_nodes(nodes, self._shape, rows=y, columns=x))
+
+    def lacking(self, bands: Iterable[int]) -> list[str]:
+        """Return the filters, of those with these indices, that have no map."""
+        return [FILTERS[band] for band in bands if not self._made[band]]
 
 
-def starflat_of(objects: Objects, recipe: Recipe) -> Starflat | None:
-    """Open the starflat that a recipe of science names; None if it names none.
+def starflat_of(objects: Objects, recipe: Recipe, kind: str) -> Starflat | None:
+    """Open the starflat that a recipe of science or flats names; None if it names none.
 
     Raises
     ------
+    RecipeError
+        If the flats of science have one already.
     StoreError
         If the store has no such version.
     """
-    name = recipe["science"]["starflat"]
-    return None if name == "off" else Starflat(existing_version(objects, "starflat", name))
+    name = named_starflat(recipe, kind)
+    if kind == "science":
+        refuse_twice(objects, recipe)
+    return None if name == OFF else Starflat(existing_version(objects, "starflat", name))
+
+
+def refuse_twice(objects: Objects, recipe: Recipe, flats: str = "") -> None:
+    """Raise RecipeError if science would have a starflat from its recipe and another from its flats.
+
+    Parameters
+    ----------
+    objects : Objects
+        The store.
+    recipe : dict
+        Of science; where the version of flats that it names is ``flats``, theirs too.
+    flats : str
+        A version of flats that is not made yet.
+    """
+    name, flat = named_starflat(recipe, "science"), recipe["science"]["flat"]
+    known = None if flat == flats else find_version(objects, "flat", flat)
+    of_flats = recipe if flat == flats else {} if known is None else known.recipe
+    within = named_starflat(of_flats, "flat")
+    if OFF not in (name, within):
+        raise RecipeError(
+            f"science.starflat is {name}, and flat/{flat} has starflat/{within} in it already (flat.starflat): "
+            "expected one of them to be off"
+        )
+
+
+def named_starflat(recipe: Recipe, kind: str) -> str:
+    """Return the starflat that a recipe names; off in those of versions made before there was the setting."""
+    return str(recipe.get(kind, {}).get("starflat", OFF))
 
 
 def starflat_map(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ztfzarr.photometry.catalogue import read_catalogue
+from ztfzarr.photometry.detect import sep_module
 from ztfzarr.photometry.wcs_files import read_wcs_files
 from ztfzarr.recipe import Recipe, default_recipe
 from ztfzarr.reduce.executors import cluster, threads_for_exposures
@@ -16,7 +17,7 @@ from ztfzarr.reduce.run import make_product
 from ztfzarr.reduce.science import shots
 from ztfzarr.reduce.star_entries import StarTask, make_stars
 from ztfzarr.store.objects import StoreLike, open_objects
-from ztfzarr.store.star_tables import open_tables
+from ztfzarr.store.star_tables import arrow_modules, open_tables
 from ztfzarr.store.versions import prepare_version
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ def reduce_stars(
     RefusedError
         If the catalogue or a file with a WCS cannot be read.
     StoreError
-        If there is no such store, or it lacks the masters.
+        If there is no such store, it lacks the masters, or sep or pyarrow are not installed.
     """
+    require_extra()
     objects = open_objects(store)
     if catalogue is not None:
         read_catalogue(catalogue)  # refused before anything is written
@@ -87,6 +89,12 @@ def reduce_stars(
     with crew as hands:
         items = shots(objects, selection or Selection())
         return make_product(product, partial(make_stars, task), items, events or Events(), hands)
+
+
+def require_extra() -> None:
+    """Raise StoreError, saying what to install, without sep and pyarrow: once, not exposure by exposure."""
+    sep_module()
+    arrow_modules()
 
 
 def open_stars(

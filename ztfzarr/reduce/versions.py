@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +11,13 @@ import numpy as np
 
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import differences
+from ztfzarr.reduce.comparing import (
+    MAD_TO_SIGMA,
+    pocket_differences,
+    star_differences,
+    starflat_maps,
+    starflat_numbers,
+)
 from ztfzarr.store.check_products import entry_name, labels_of
 from ztfzarr.store.group import existing_document
 from ztfzarr.store.lock import lock
@@ -20,8 +27,14 @@ from ztfzarr.store.register import array_of
 from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version, existing_version, made, versions_of
 
-MAD_TO_SIGMA: Final = 1.4826
 AT_ONCE: Final = 16  # deletions, which wait for a store
+
+# What is compared of products without pixels.
+PARTS: Final[dict[str, dict[str, Callable[[Version, Version], Iterator[Any]]]]] = {
+    "pocket": {"differences": pocket_differences},
+    "stars": {"differences": star_differences},
+    "starflat": {"numbers": starflat_numbers, "differences": starflat_maps},
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Difference:
 
 def compare(
     store: StoreLike, kind: str, one: str, other: str
-) -> tuple[list[tuple[str, Any, Any]], Iterator[Difference]]:
+) -> tuple[list[tuple[str, Any, Any]], dict[str, Iterator[Any]]]:
     """Compare two versions of a product.
 
     Parameters
@@ -50,7 +63,7 @@ def compare(
     store : path or URL
         Of the store.
     kind : str
-        ``bias``, ``flat`` or ``science``.
+        Of the product.
     one, other : str
         Versions.
 
@@ -58,8 +71,9 @@ def compare(
     -------
     settings : list of (name, value of one, value of other)
         In which their recipes differ.
-    differences : iterator of Difference
-        Of each quadrant of each entry that both have.
+    parts : dict of iterators
+        ``differences``: :class:`Difference` of each quadrant of each entry that both have; of star tables,
+        starflats and pockets the differences of ``ztfzarr.reduce.comparing``; of starflats also ``numbers``.
 
     Raises
     ------
@@ -68,7 +82,9 @@ def compare(
     """
     objects = open_objects(store)
     versions = [existing_version(objects, kind, name) for name in (one, other)]
-    return differences(versions[0].recipe, versions[1].recipe), _differences(*versions)
+    parts = PARTS.get(kind, {"differences": _differences})
+    found = {name: differing(*versions) for name, differing in parts.items()}
+    return differences(versions[0].recipe, versions[1].recipe), found
 
 
 def _differences(one: Version, other: Version) -> Iterator[Difference]:

@@ -19,6 +19,7 @@ from ztfzarr.store.products import FILTERS
 from ztfzarr.store.refused import refused_nights
 
 TICKS: Final = 5  # dates along an axis
+POCKETS: Final = (("flat", "after flats"), ("sky", "after the sky"))
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,26 @@ def _charts(chosen: dict[str, Product]) -> Iterator[Chart]:
     """Draw the trends over all nights of the masters' numbers."""
     if "bias" in chosen:
         for table, title in (("read_noise", "read noise"), ("bias_level", "level of the master bias")):
-            yield from _trend(f"{title}, DN", [("median of the quadrants", _by_night(chosen["bias"], table, ()))])
+            yield from trend(f"{title}, DN", [("median of the quadrants", by_night(chosen["bias"], table, ()))])
     if "flat" in chosen:
-        yield from _trend("gain, e⁻/DN", [("median of the quadrants", _by_night(chosen["flat"], "gain", ()))])
-        bands = [(band, _by_night(chosen["flat"], "scatter", (i,), 100)) for i, band in enumerate(FILTERS)]
-        yield from _trend("scatter of the master flats, %", bands)
+        yield from trend("gain, e⁻/DN", [("median of the quadrants", by_night(chosen["flat"], "gain", ()))])
+        bands = [(band, by_night(chosen["flat"], "scatter", (i,), 100)) for i, band in enumerate(FILTERS)]
+        yield from trend("scatter of the master flats, %", bands)
+    if "pocket" in chosen:
+        ratios = [(name, by_night(chosen["pocket"], f"{table}_ratio", ())) for table, name in POCKETS]
+        yield from trend("charge trailing into the overscan, over the table's", ratios)
 
 
 Numbers = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def _by_night(product: Product, table: str, place: tuple[int, ...], factor: float = 1.0) -> Numbers:
-    """Return days and (median, 5 %, 95 %) over the quadrants of each night that has values."""
+def by_night(
+    product: Product, table: str, place: tuple[int, ...], factor: float = 1.0, last: int = 99999999
+) -> Numbers:
+    """Return days and (median, 5 %, 95 %) over the quadrants of each night to ``last`` that has values."""
     column: tuple[Any, ...] = (slice(None), *place)
     values = product.table(table)[column].reshape(len(product.night), -1).astype(np.float64) * factor
+    values[product.night > last] = np.nan
     order = [row for row in np.argsort(product.night, kind="stable") if np.isfinite(values[row]).any()]
     days = np.array([_day(int(product.night[row])) for row in order], np.float64)
     rows = [np.nanpercentile(values[row], [50, 5, 95]) for row in order]
@@ -112,7 +119,8 @@ def _day(night: int) -> int:
     return datetime.date.fromisoformat(dashed(night)).toordinal()
 
 
-def _trend(title: str, lines: list[tuple[str, Any]]) -> Iterator[Chart]:
+def trend(title: str, lines: list[tuple[str, Numbers]]) -> Iterator[Chart]:
+    """Draw numbers of :func:`by_night`; the band of one line is drawn, not of several."""
     known = [(label, days, numbers) for label, (days, numbers) in lines if len(days)]
     if not known:
         return

@@ -67,4 +67,23 @@ MEASURES: Final = {
     ),
     "sky": (Measure("sky", "sky", "DN", ".1f"), Measure("noise", "noise of a pixel", "DN", ".2f")),
     "science": (OVERSCAN_STEP, OVERSCAN_RMS),
+    "stars": (Measure("stars", "stars of a quadrant", "", ".0f"), Measure("fwhm", "fwhm", "pixels", ".2f")),
+    "wcs": (Measure("wcs_rms", "WCS, rms of a coordinate", "pixels", ".3f"),),
+    "pocket": (
+        Measure("flat_ratio", "trails after flats / table's", "", ".3f", "pocket_fit.change", 1.0),
+        Measure("sky_ratio", "trails after the sky / table's", "", ".3f", "pocket_fit.change", 1.0),
+        Measure("chi2", "χ² of the fit, per degree of freedom", "", ".2f", "pocket_fit.chi2"),
+        Measure("flat_trail", "charge trailing after flats", "DN", ".1f"),
+        Measure("sky_trail", "charge trailing after the sky", "DN", ".2f"),
+    ),
 }
+
+# Numbers of a starflat: no recipe judges them. A χ² within a fifth of 1 says that errors and model hold.
+STARFLAT: Final = (
+    Measure("chi2", "χ²/ν of the fit", "", ".3f", about=1.0, most=0.2),
+    Measure("half_sample", "χ²/ν of even exposures by the map of the odd", "", ".3f", about=1.0, most=0.2),
+    Measure("bright_faint", "χ² a node, bright minus faint stars", "", ".2f", about=1.0, most=1.0),
+    Measure("rejected", "measurements rejected", "%", ".2f", most=10.0),
+)
+REPEATABILITY: Final = Measure("", "repeatability of bright stars / expected", "", ".2f", most=1.2)
+RADIUS: Final = Measure("radius_difference", "map of another aperture, rms difference", "mmag", ".2f", most=1.0)

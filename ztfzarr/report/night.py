@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,14 +18,19 @@ from ztfzarr.report.focal import FocalMap, focal_map
 from ztfzarr.report.history import Made, Origin, origins, stale_lines, version_summary
 from ztfzarr.report.lamps import Lamp, lamps, waiting
 from ztfzarr.report.pictures import LARGE, SMALL, Picture, picture
+from ztfzarr.report.pockets import PocketPart, fitted_pockets
 from ztfzarr.report.profiles import Profiles, overscan_profiles, settling_charts, sky_chart
 from ztfzarr.report.quality import Judged, flagged_lines, judged_masters, judged_science
 from ztfzarr.report.render import counted
 from ztfzarr.report.science import Exposure, exposures, seconds_of_day, spread_out
 from ztfzarr.report.source import Product, Raw, dashed
+from ztfzarr.report.starflats import StarflatPart, starflats
+from ztfzarr.report.stars import StarsPart, star_tables, stars_verdict
 from ztfzarr.store.products import FILTERS
 
 MASTERS: Final = 1 + len(FILTERS)  # pictures of them at most
+
+Other = StarsPart | StarflatPart | PocketPart | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class NightPage:
     maps: list[FocalMap]
     sky: Chart | None
     exposures: list[Exposure]
+    stars: StarsPart | None
+    starflats: list[StarflatPart]
+    pocket: PocketPart | None
     stale: list[str]
     versions: list[Made]
     origins: list[tuple[str, list[Origin]]]
@@ -98,6 +106,8 @@ def night_page(raw: Raw, products: list[Product], night: int, drawing: Drawing) 
     came = arrived(raw, night, [p for p in products if p.version.name == drawing.version])
     stale = [line for product in products for line in stale_lines(product, raw, night)]
     recipe = chosen["bias"].recipe if "bias" in chosen else default_recipe()
+    stars, pocket = star_tables(chosen.get("stars"), night), fitted_pockets(chosen.get("pocket"), night)
+    maps = starflats(products, chosen.get("science"), night, drawing.version)
     bias_row, flat_row = (_row(chosen.get(kind), night) for kind in ("bias", "flat"))
     return NightPage(
         night=dashed(night),
@@ -114,10 +124,13 @@ def night_page(raw: Raw, products: list[Product], night: int, drawing: Drawing) 
         maps=list(_maps(chosen, bias_row, flat_row)),
         sky=_sky(raw, chosen.get("science"), night),
         exposures=listed,
+        stars=stars,
+        starflats=maps,
+        pocket=pocket,
         stale=stale,
         versions=[version_summary(product, counts) for product in products],
         origins=[(p.name, origins(p, raw, night)) for p in products if p.version.name == drawing.version],
-        verdicts=list(_verdicts(came, sections, stale)),
+        verdicts=list(_verdicts(came, sections, stale, [stars, *maps, pocket])),
     )
 
 
@@ -187,7 +200,9 @@ def _sky(raw: Raw, science: Product | None, night: int) -> Chart | None:
     return sky_chart(science, night, seconds_of_day(raw, science.rows_of(night), night))
 
 
-def _verdicts(came: Arrived, sections: Mapping[str, Section], stale: list[str]) -> Iterator[tuple[str, str, str]]:
+def _verdicts(
+    came: Arrived, sections: Mapping[str, Section], stale: list[str], others: Sequence[Other]
+) -> Iterator[tuple[str, str, str]]:
     """Sum up: what, a word of ok, close, bad or none, and the text beside it."""
     refused = len(came.refused) + came.more_refused
     lost = len(came.missing)
@@ -204,4 +219,16 @@ def _verdicts(came: Arrived, sections: Mapping[str, Section], stale: list[str]) 
         beyond = sum(judged.word in ("beyond", "no value") for judged in section.quality)
         word = "bad" if beyond or counts.flagged else "close" if counts.missing else "ok"
         yield kind, word, f"{counts.made} made, {counts.missing} missing, {counts.flagged} flagged"
+    yield from (_verdict_of(other) for other in others if other is not None)
     yield "stale", "close" if stale else "ok", f"{counted(len(stale), 'group')} of entries" if stale else "nothing"
+
+
+def _verdict_of(part: StarsPart | StarflatPart | PocketPart) -> tuple[str, str, str]:
+    """Sum up a product without pictures of pixels."""
+    if isinstance(part, StarsPart):
+        return "stars", *stars_verdict(part)
+    if isinstance(part, StarflatPart):
+        beyond = sum(number.word in ("beyond", "no value") for number in part.numbers)
+        return f"starflat {part.band}", "bad" if beyond else "ok", f"{part.measured}, {beyond} beyond a threshold"
+    flagged = sum(one.word == "flagged" for one in part.quadrants)
+    return "pockets", "bad" if flagged else "ok", f"{counted(len(part.quadrants), 'quadrant')}, {flagged} flagged"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -73,13 +73,39 @@ def _drawn(array: xr.DataArray, kind: str, title: str, alt: str, pixels: int) ->
     small = (block_median if kind == "science" else block_mean)(one, block_size(one, pixels))
     joined = mosaic(small).compute()
     stretch: Callable[[Any], Limits] = partial(percentile, share=FLAT_SHARE) if kind == "flat" else zscale
-    low, high = stretch(joined.values)
-    encoded = _webp(joined.values[::-1], low, high, CMAPS[kind])
+    ccds = array["ccd"].values.tolist()
+    return plane_picture(joined, ccds, title, alt, stretch(joined.values), CMAPS[kind], label_of(array))
+
+
+def plane_picture(
+    joined: xr.DataArray,
+    ccds: Collection[int],
+    title: str,
+    alt: str,
+    limits: tuple[float, float],
+    cmap: str,
+    unit: str,
+) -> Picture:
+    """Draw a mosaic of the focal plane; CCDs that have nothing in it get an outline.
+
+    Parameters
+    ----------
+    joined : (north, west)
+        From :func:`~ztfzarr.plot.mosaic.mosaic`.
+    ccds : collection of int
+        Those that it has.
+    title, alt : str
+        Under the picture, and in its place.
+    limits : (float, float)
+        Ends of the colours.
+    cmap, unit : str
+        Of matplotlib; of the scale.
+    """
+    low, high = limits
+    encoded = _webp(joined.values[::-1], low, high, cmap)
     boxes, width, height = sky_boxes()
     top = min(box[1] for box in boxes.values())
-    unit = label_of(array)
     least, most = (f"{value:,.4g}".replace("-", "−") for value in (low, high))
-    scale = Scale(least, most, colours_of(CMAPS[kind]), unit)
     return Picture(
         title,
         alt,
@@ -87,9 +113,9 @@ def _drawn(array: xr.DataArray, kind: str, title: str, alt: str, pixels: int) ->
         (joined.shape[1], joined.shape[0]),
         (0.0, top, width, round(height - top, 1)),
         (width, height),
-        tuple(box for key, box in boxes.items() if key[0] not in array["ccd"].values.tolist()),
+        tuple(box for key, box in boxes.items() if key[0] not in ccds),
         tuple(ccd_names(boxes)),
-        scale,
+        Scale(least, most, colours_of(cmap), unit),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,10 +42,10 @@ class Judged:
 
 
 def judged_masters(product: Product, night: int, row: int) -> list[Judged]:
-    """Judge the masters of a night: those in ``row`` of a version of bias or flat."""
-    if product.kind == "bias":
+    """Judge the masters of a night: those in ``row`` of a version of bias, flat or pocket."""
+    if product.kind in ("bias", "pocket"):
         made = product.table("present")[row] == 1
-        return [_of_master(product, m, night, row, made, ()) for m in MEASURES["bias"]]
+        return [_of_master(product, m, night, row, made, ()) for m in MEASURES[product.kind]]
     found = []
     for index, band in enumerate(FILTERS):
         made = product.table("present")[row, index] == 1
@@ -70,11 +70,25 @@ def _of_master(
 
 def judged_science(product: Product, night: int) -> Iterator[Judged]:
     """Judge the exposures of the sky of a night: sky and noise filter by filter, the rest together."""
+    yield from _judged_exposures(product, night, MEASURES["sky"], MEASURES["science"])
+
+
+def judged_stars(product: Product, night: int) -> Iterator[Judged]:
+    """Judge the star tables of a night by the numbers of their entries; stars are not read."""
+    yield from _judged_exposures(product, night, MEASURES["stars"], ())
+    rows = product.rows_of(night)
+    if np.isfinite(product.rows("wcs_rms", rows)).any():  # of fits to a catalogue alone
+        yield from _judged_exposures(product, night, (), MEASURES["wcs"])
+
+
+def _judged_exposures(
+    product: Product, night: int, split: Sequence[Measure], whole: Sequence[Measure]
+) -> Iterator[Judged]:
+    """Judge entries of exposures, by numbers of each filter and by numbers of all."""
     nights = np.unique(product.night[product.night <= night])[-NIGHTS:]
     rows = np.flatnonzero(np.isin(product.night, nights))
     made = product.rows("present", rows) == 1
     bands, mine = product.rows("filter", rows), product.night[rows]
-    split, whole = MEASURES["sky"], MEASURES["science"]
     for band, measure in [*((b, m) for b in FILTERS for m in split), *(("", m) for m in whole)]:
         fits = (bands == band) | (band == "")
         here = fits & (mine == night) & made.any(axis=1)
@@ -109,7 +123,7 @@ def judge(
     whole = np.broadcast_to(made[..., np.newaxis] if values.ndim > made.ndim else made, values.shape)
     finite = whole & np.isfinite(values)
     limit = measure.limit(recipe)
-    word, detail = _verdict(np.abs(values - measure.about)[finite], int(whole.sum()) - int(finite.sum()), limit)
+    word, detail = verdict(np.abs(values - measure.about)[finite], int(whole.sum()) - int(finite.sum()), limit)
     numbers = values[finite]
     texts = [
         _text(v, measure.form)
@@ -124,7 +138,7 @@ def judge(
         low,
         high,
         _worst(values, finite, measure.about),
-        _limit_text(measure, limit),
+        limit_text(measure, limit),
         measure.setting,
         word,
         detail,
@@ -136,7 +150,7 @@ def _text(value: float, form: str) -> str:
     return format(float(value), form).replace("-", "−")
 
 
-def _verdict(distances: Values, lost: int, limit: float | None) -> tuple[str, str]:
+def verdict(distances: Values, lost: int, limit: float | None) -> tuple[str, str]:
     """Return a word for the worst and how many are so; what has no value is not known to be good."""
     if limit is None:
         return "no threshold", f"{lost} without a value" if lost else ""
@@ -150,7 +164,8 @@ def _verdict(distances: Values, lost: int, limit: float | None) -> tuple[str, st
     return "within", ""
 
 
-def _limit_text(measure: Measure, limit: float | None) -> str:
+def limit_text(measure: Measure, limit: float | None) -> str:
+    """Write a threshold."""
     if limit is None:
         return ""
     digits = f"{limit:g}" + (f" {measure.unit}" if measure.unit else "")

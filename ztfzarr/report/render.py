@@ -12,6 +12,16 @@ from typing import Any, Final
 HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
+def require_extra() -> None:
+    """Raise ImportError, saying what to install, if what reports need is not there: before pictures are drawn."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError:
+        raise ImportError("reports need jinja2, matplotlib and pillow: pip install 'ztfzarr[report]'") from None
+
+
 def rendered(template: str, **context: Any) -> bytes:
     """Render a template of this package as a page, UTF-8.
 
@@ -25,13 +35,12 @@ def rendered(template: str, **context: Any) -> bytes:
     Raises
     ------
     ImportError
-        Without jinja2, saying what to install.
+        As :func:`require_extra`.
     """
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError:
-        raise ImportError("reports need jinja2: pip install 'ztfzarr[report]'") from None
+    require_extra()
+    import jinja2
+    from markupsafe import Markup
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ztfzarr.report"),
         autoescape=True,

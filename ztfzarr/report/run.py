@@ -13,7 +13,7 @@ import dask
 from ztfzarr.errors import StoreError
 from ztfzarr.report.index import index_page
 from ztfzarr.report.night import Drawing, night_page
-from ztfzarr.report.render import rendered
+from ztfzarr.report.render import rendered, require_extra
 from ztfzarr.report.source import dashed, read_products, read_raw
 from ztfzarr.store.objects import StoreLike, open_objects
 
@@ -66,8 +66,9 @@ def night_report(
     StoreError
         If there is no such store, or it has no such night.
     ImportError
-        Without jinja2 or matplotlib, saying what to install.
+        Without jinja2, matplotlib or pillow, saying what to install.
     """
+    require_extra()
     chosen_nights(store, night, night)
     raw = read_raw(open_objects(store))
     products = read_products(raw.objects)

@@ -40,6 +40,9 @@ class Conditions:
     cosmic_rays: Annotated[NDArray[np.int32], Quantity("quadrant", "1", "number of cosmic-ray hits")]
     transparency: Annotated[float, Quantity("", "1", "starlight relative to the mean, of dithers of a starflat")]
     rotation: Annotated[float, Quantity("", "degree", "of the camera on the sky, of dithers of a starflat")]
+    amplifier_step: Annotated[
+        NDArray[np.float32], Quantity("quadrant", "DN", "image above its overscan, of exposures of the sky")
+    ]
 
 
 def conditions(camera: Camera, exposure: Exposure, ccd: int) -> Conditions:
@@ -71,4 +74,25 @@ def conditions(camera: Camera, exposure: Exposure, ccd: int) -> Conditions:
         cosmic_rays=electronics.poisson(hits, len(QUADRANTS)).astype(np.int32),
         transparency=rng.uniform(0.95, 1.05) if exposure.dither else 1.0,
         rotation=rng.normal(0, 0.01) if exposure.dither else 0.0,
+        amplifier_step=np.zeros(len(QUADRANTS), np.float32),
     )
+
+
+def with_amplifier_steps(
+    now: Conditions, camera: Camera, exposure: Exposure, ccd: int, sigma: float
+) -> Conditions:
+    """Let the amplifiers step between image and overscan, where the sky is exposed.
+
+    Parameters
+    ----------
+    now : Conditions
+        Of the exposure and CCD, from :func:`conditions`.
+    camera, exposure, ccd
+        As of :func:`conditions`.
+    sigma : float
+        DN: standard deviation of the steps, one a quadrant and exposure; 0: none.
+    """
+    if sigma == 0 or exposure.kind != "o":
+        return now
+    steps = stream(camera.seed, "amplifier step", exposure.number, ccd).normal(0, sigma, len(QUADRANTS))
+    return dataclasses.replace(now, amplifier_step=steps.astype(np.float32))

@@ -20,7 +20,7 @@ from ztfzarr.geometry import (
 from ztfzarr.kernels.pocket import Pocket
 from ztfzarr.simulate import readout, scene, starfield
 from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
-from ztfzarr.simulate.conditions import Conditions, conditions
+from ztfzarr.simulate.conditions import Conditions, conditions, with_amplifier_steps
 from ztfzarr.simulate.focal_plane import coordinates, illumination
 from ztfzarr.simulate.quantities import stream
 from ztfzarr.simulate.schedule import READ_TIME, Exposure
@@ -45,6 +45,7 @@ class _Channel:
     ccd: int
     quadrant: int
     pocket: bool = False
+    colour_term: float = 0.0
 
     @property
     def at(self) -> tuple[int, int]:
@@ -52,7 +53,14 @@ class _Channel:
 
 
 def raw_ccd(
-    camera: Camera, exposure: Exposure, ccd: int, *, sky: Image | None = None, pocket: bool = False
+    camera: Camera,
+    exposure: Exposure,
+    ccd: int,
+    *,
+    sky: Image | None = None,
+    pocket: bool = False,
+    colour_term: float = 0.0,
+    amplifier_step: float = 0.0,
 ) -> RawCcd:
     """Expose and read one CCD.
 
@@ -69,6 +77,10 @@ def raw_ccd(
     pocket : bool
         Read through the pockets of the tables, from their first day on; else only the last pixels of each row
         trail, by the camera's ``trail``, into the overscan.
+    colour_term : float
+        Of dithers of a starflat, see :func:`~ztfzarr.simulate.starfield.dither_stars`.
+    amplifier_step : float
+        DN: standard deviation of the steps by which exposures of the sky stand above their overscans.
 
     Returns
     -------
@@ -77,9 +89,10 @@ def raw_ccd(
     """
     rng = stream(camera.seed, "noise", exposure.number, ccd)
     now = conditions(camera, exposure, ccd)
+    now = with_amplifier_steps(now, camera, exposure, ccd, amplifier_step)
     pairs = []
     for quadrant in QUADRANTS:
-        channel = _Channel(camera, exposure, now, ccd, quadrant, pocket)
+        channel = _Channel(camera, exposure, now, ccd, quadrant, pocket, colour_term)
         pairs.append(_read(channel, _charge(channel, _light(channel, sky), rng), rng))
     images, overscans = zip(*pairs, strict=True)
     return RawCcd(np.stack(images), np.stack(overscans))
@@ -134,7 +147,9 @@ def _starfield(channel: _Channel) -> Image:
     lit *= camera.throughput[SOURCES.index(exposure.filter), channel.at[0]]
     y, x = ((np.arange(n) + 0.5) / n for n in camera.shape)
     error = starfield.illumination_error(camera.seed, exposure.filter, *where, x, y[:, np.newaxis])
-    star = starfield.dither_stars(camera.seed, exposure, now, *where, camera.shape)
+    star = starfield.dither_stars(
+        camera.seed, exposure, now, *where, camera.shape, colour_term=channel.colour_term
+    )
     level = np.full(camera.shape, now.sky, np.float32)
     seen: Image = lit * scene.with_stars(level, star.x, star.y, star.flux) * error.astype(np.float32)
     return seen
@@ -169,7 +184,7 @@ def _read(channel: _Channel, charge: Image, rng: np.random.Generator) -> tuple[I
     held, trail = _deferred(channel, charge)
     image = readout.measured(held, *_linearity(channel))
     image += camera.bias_structure[at]
-    image += level
+    image += level + channel.now.amplifier_step[at[1]]
     if channel.exposure.kind == "b":
         unsettled = channel.now.unsettled_shape * camera.settling_shape[at]
         image += readout.settling_shape(unsettled, camera.shape, quadrant)

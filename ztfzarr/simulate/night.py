@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from ztfzarr.simulate.camera import Camera, camera, check
 from ztfzarr.simulate.detector import raw_ccd
@@ -20,6 +21,7 @@ from ztfzarr.simulate.starfield import catalogue
 from ztfzarr.simulate.truth import write_catalogue, write_truth
 
 Progress = Callable[[int, int], None]
+MOST_STEP: Final = 1000  # DN
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class _Task:
     seed: int
     sky: str | None
     pocket: bool
+    colour_term: float
+    amplifier_step: float
 
 
 def simulate_night(
@@ -46,8 +50,10 @@ def simulate_night(
     science: int = 6,
     starflat: int = 0,
     starflat_filter: str = "zr",
+    colour_term: float = 0.0,
     sky: str | os.PathLike[str] | None = None,
     pocket: bool = False,
+    amplifier_step: float = 0.0,
     seed: int = 1,
     workers: int = 1,
     progress: Progress | None = None,
@@ -72,10 +78,15 @@ def simulate_night(
         ``truth/<night>_catalogue.fits``.
     starflat_filter : str
         Their filter: zg, zr or zi.
+    colour_term : float
+        By how many magnitudes their stars appear fainter if redder by one, a degree to the east of the axis.
     sky : path, optional
         FITS image of the real sky (DN) to expose, cut or repeated to the shape; its own noise stays in it.
     pocket : bool
         Read through the pockets of the serial registers; see :func:`~ztfzarr.simulate.detector.raw_ccd`.
+    amplifier_step : float
+        DN: standard deviation of the level by which a quadrant stands above its overscan, another in each exposure
+        of the sky; 0: none.
     seed : int
         Of everything random.
     workers : int
@@ -96,6 +107,8 @@ def simulate_night(
     check(ccds, shape, seed)
     if workers < 1:
         raise ValueError(f"workers = {workers}: expected 1 or more")
+    if not 0 <= amplifier_step < MOST_STEP:
+        raise ValueError(f"amplifier_step = {amplifier_step}: expected DN from 0 to {MOST_STEP}")
     exposures = schedule(
         night, bias=bias, flats=flats, science=science, starflat=starflat,
         starflat_filter=starflat_filter, seed=seed,
@@ -104,9 +117,10 @@ def simulate_night(
     pixels = None if image is None else read_sky(image)
     top, shape = Path(directory), (shape[0], shape[1])
     # CCD by CCD, so that a process makes each camera once.
-    tasks = [_Task(top, e, ccd, shape, seed, image, pocket) for ccd in ccds for e in exposures]
+    chosen = {"colour_term": colour_term, "amplifier_step": amplifier_step}
+    tasks = [_Task(top, e, ccd, shape, seed, image, pocket, **chosen) for ccd in ccds for e in exposures]
     paths = _write_all(tasks, workers, progress)
-    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels)
+    write_truth(top / "truth" / f"{night}.zarr", ccds, shape, seed, exposures, sky=pixels, **chosen)
     if starflat:
         write_catalogue(top / "truth" / f"{night}_catalogue.fits", catalogue(seed, exposures[-1].field, shape))
     return sorted(paths)
@@ -144,7 +158,8 @@ def _write(task: _Task) -> Path:
     """Expose, read and write one file."""
     made = _camera(task.ccd, task.shape, task.seed)
     image = None if task.sky is None else read_sky(task.sky)
-    raw = raw_ccd(made, task.exposure, task.ccd, sky=image, pocket=task.pocket)
+    chosen = {"colour_term": task.colour_term, "amplifier_step": task.amplifier_step}
+    raw = raw_ccd(made, task.exposure, task.ccd, sky=image, pocket=task.pocket, **chosen)
     path = raw_path(task.directory, task.exposure, task.ccd)
     write_atomically(path, file_bytes(made, task.exposure, task.ccd, raw))
     return path

@@ -31,6 +31,7 @@ EXTINCTION: Final = {"zg": 0.17, "zr": 0.09, "zi": 0.05}
 RANGE: Final = 0.03  # of the illumination error, peak to peak over the focal plane
 SCALE: Final = 3.75  # degrees from the axis to the edge
 NODES: Final = 17  # a side, where the truth gives it
+MEAN_COLOUR: Final = 0.5  # g - r, at which the camera's response is the same everywhere
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def catalogue(seed: int, field: int, shape: tuple[int, int]) -> Catalogue:
     xi, eta = rng.uniform(-HALF_SIZE, HALF_SIZE, (2, count))
     ra, dec = from_tangent_plane(xi, eta, *field_position(field))
     flux = np.minimum(FAINTEST * rng.uniform(0, 1, count) ** (-1 / SLOPE), BRIGHTEST)
-    colour = rng.normal(0.5, 0.3, count)
+    colour = rng.normal(MEAN_COLOUR, 0.3, count)
     red = ZERO_POINT["zr"] - 2.5 * np.log10(flux / 30)
     return Catalogue(ra, dec, np.array([red + colour, red, red - colour / 3]), colour)
 
@@ -86,7 +87,14 @@ def airmass(exposure: Exposure, ra: Floats, dec: Floats) -> Floats:
 
 
 def dither_stars(
-    seed: int, exposure: Exposure, now: Conditions, ccd: int, quadrant: int, shape: tuple[int, int]
+    seed: int,
+    exposure: Exposure,
+    now: Conditions,
+    ccd: int,
+    quadrant: int,
+    shape: tuple[int, int],
+    *,
+    colour_term: float = 0.0,
 ) -> DitherStars:
     """Find the stars that a dither of a starflat puts on a quadrant.
 
@@ -102,6 +110,8 @@ def dither_stars(
         1-16 and 1-4.
     shape : (int, int)
         Rows, columns of a quadrant.
+    colour_term : float
+        By how many magnitudes a star that is redder by one appears fainter, a degree to the east of the axis.
 
     Returns
     -------
@@ -117,6 +127,7 @@ def dither_stars(
     name = exposure.filter
     magnitude = sky.magnitude[list(FILTER_IDS.values()).index(name), ids] - ZERO_POINT[name]
     magnitude += EXTINCTION[name] * airmass(exposure, sky.ra[ids], sky.dec[ids])
+    magnitude += colour_term * turn.real[ids] * (sky.colour[ids] - MEAN_COLOUR)
     flux = exposure.exptime * now.transparency * 10 ** (-0.4 * magnitude)
     return DitherStars(ids, x[ids], y[ids], flux)
 

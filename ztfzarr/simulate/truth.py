@@ -17,7 +17,7 @@ from zarr.errors import ZarrUserWarning
 from ztfzarr.geometry import FILTER_IDS, QUADRANTS
 from ztfzarr.simulate.camera import LEDS, SOURCES, Camera
 from ztfzarr.simulate.camera import camera as make_camera
-from ztfzarr.simulate.conditions import Conditions, conditions
+from ztfzarr.simulate.conditions import Conditions, conditions, with_amplifier_steps
 from ztfzarr.simulate.focal_plane import TERMS, coordinates
 from ztfzarr.simulate.quantities import quantities
 from ztfzarr.simulate.scene import Stars, sky_window, stars
@@ -25,7 +25,13 @@ from ztfzarr.simulate.schedule import Exposure
 from ztfzarr.simulate.starfield import EXTINCTION, NODES, ZERO_POINT, Catalogue, illumination_error
 
 
-def truth(camera: Camera, exposures: Sequence[Exposure], *, sky: NDArray[np.float32] | None = None) -> xr.Dataset:
+def truth(
+    camera: Camera,
+    exposures: Sequence[Exposure],
+    *,
+    sky: NDArray[np.float32] | None = None,
+    amplifier_step: float = 0.0,
+) -> xr.Dataset:
     """Collect everything the model draws for a camera and a night.
 
     Parameters
@@ -36,6 +42,8 @@ def truth(camera: Camera, exposures: Sequence[Exposure], *, sky: NDArray[np.floa
         The night.
     sky : (y, x) float32, DN, optional
         The image of the sky that was exposed instead of made stars.
+    amplifier_step : float
+        DN; see :func:`~ztfzarr.simulate.detector.raw_ccd`.
 
     Returns
     -------
@@ -50,7 +58,7 @@ def truth(camera: Camera, exposures: Sequence[Exposure], *, sky: NDArray[np.floa
     if any(e.dither for e in exposures):
         parts.append(_of_starflat(camera))
     if exposures:
-        parts.append(_of_exposures(camera, exposures))
+        parts.append(_of_exposures(camera, exposures, amplifier_step))
     attrs = {"title": "truth of a simulated night of ZTF", "seed": camera.seed}
     return xr.merge(parts, compat="equals", join="exact").assign_attrs(attrs)
 
@@ -63,6 +71,8 @@ def write_truth(
     exposures: Sequence[Exposure],
     *,
     sky: NDArray[np.float32] | None = None,
+    colour_term: float = 0.0,
+    amplifier_step: float = 0.0,
 ) -> None:
     """Write the truth of a night, CCD after CCD: memory holds the maps of one.
 
@@ -74,11 +84,14 @@ def write_truth(
         Of the camera.
     exposures : sequence of Exposure
         The night.
-    sky : (y, x) float32, DN, optional
+    sky, amplifier_step
         See :func:`truth`.
+    colour_term : float
+        Of the starflat's stars, kept among the attributes.
     """
     for i, ccd in enumerate(ccds):
-        one = truth(make_camera([ccd], shape, seed), exposures, sky=sky)
+        one = truth(make_camera([ccd], shape, seed), exposures, sky=sky, amplifier_step=amplifier_step)
+        one = one.assign_attrs(colour_term=colour_term) if any(e.dither for e in exposures) else one
         if i == 0:
             one.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
         else:
@@ -136,8 +149,11 @@ def _of_focal_plane(camera: Camera) -> xr.Dataset:
     return xr.Dataset({"u": (("ccd", "quadrant", "x"), u, of_u), "v": (("ccd", "quadrant", "y"), v, of_v)})
 
 
-def _of_exposures(camera: Camera, exposures: Sequence[Exposure]) -> xr.Dataset:
-    table = [[conditions(camera, e, int(ccd)) for ccd in camera.ccd] for e in exposures]
+def _of_exposures(camera: Camera, exposures: Sequence[Exposure], amplifier_step: float) -> xr.Dataset:
+    def of(exposure: Exposure, ccd: int) -> Conditions:
+        return with_amplifier_steps(conditions(camera, exposure, ccd), camera, exposure, ccd, amplifier_step)
+
+    table = [[of(e, int(ccd)) for ccd in camera.ccd] for e in exposures]
     arrays = {
         name: (("time", "ccd", *what.dims.split()), _stack(table, name), what.attrs)
         for name, what in quantities(Conditions).items()

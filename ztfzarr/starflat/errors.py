@@ -22,6 +22,8 @@ ACCURACY: Final = 1e-4  # of solutions whose spread is an error
 class Errors:
     """Standard errors of the map (64 rcid, node_y, node_x), the zero points (exposure) and k, mag; NaN unknown.
 
+    ``colour`` is that of the colour term (64 rcid, 2, 2), by jackknife.
+
     ``delta`` is by jackknife over exposures; ``delta_formal``, ``zero`` and ``extinction`` by the noise model: a
     fit without an exposure says nothing of its zero point.
     ``covariance`` is the jackknife's of what :func:`errors` was given to measure.
@@ -32,6 +34,7 @@ class Errors:
     zero: Floats
     extinction: float
     covariance: Floats
+    colour: Floats
 
 
 def errors(fit: Fit, measure: Callable[[Fit], Floats] | None = None) -> Errors:
@@ -67,8 +70,8 @@ def errors(fit: Fit, measure: Callable[[Fit], Floats] | None = None) -> Errors:
     noise = [_of_noise(fit, ready, seed) for seed in range(fit.settings.resamples)]
     formal = np.sqrt(np.mean(np.square(noise), axis=0)) if noise else np.full(fit.system.size, np.nan)
     return Errors(
-        _map(fit, spread), _map(fit, formal), formal[fit.system.zero], extinction_error(fit),
-        scale**2 * (off.T @ off) / max(groups, 1),
+        _map(fit, spread), _map(fit, formal), formal[fit.system.zero], extinction_error(fit, ready),
+        scale**2 * (off.T @ off) / max(groups, 1), fit.at_corners(spread),
     )  # fmt: skip
 
 
@@ -104,11 +107,11 @@ def _of_noise(fit: Fit, ready: Precondition, seed: int) -> Floats:
     return solve(fit.system, fit.gauge, fit.weight, right, precondition=ready, tolerance=ACCURACY)[0]
 
 
-def extinction_error(fit: Fit) -> float:
+def extinction_error(fit: Fit, ready: Precondition | None = None) -> float:
     """Return the standard error of k by the noise model, mag an airmass; 0 if k was given."""
     if not fit.gauge.free[-1]:
         return 0.0
     unit = np.zeros(fit.system.size)
     unit[-1] = 1
-    found, _ = solve(fit.system, fit.gauge, fit.weight, unit, tolerance=ACCURACY)
+    found, _ = solve(fit.system, fit.gauge, fit.weight, unit, precondition=ready, tolerance=ACCURACY)
     return float(np.sqrt(found[-1]))

@@ -79,11 +79,7 @@ class Fit:
     @property
     def colour(self) -> Floats:
         """The colour term at the corners of quadrants, (64 rcid, 2, 2), mag a mag of colour; NaN without."""
-        values = np.full(4 * QUADRANTS, np.nan)
-        if self.system.with_colour:
-            where = self.system.corners
-            values[:] = np.where(self.gauge.free[where], self.parameters[where], np.nan)
-        return values.reshape(QUADRANTS, 2, 2)
+        return self.at_corners(self.parameters)
 
     @property
     def count(self) -> NDArray[np.int64]:
@@ -99,6 +95,13 @@ class Fit:
     def extinction(self) -> float:
         """The extinction, mag an airmass."""
         return float(self.parameters[-1])
+
+    def at_corners(self, values: Floats) -> Floats:
+        """Return those of (parameter,) that are the colour term's, (64 rcid, 2, 2); NaN not determined."""
+        corners, where = np.full(4 * QUADRANTS, np.nan), self.system.corners
+        if self.system.with_colour:
+            corners[:] = np.where(self.gauge.free[where], values[where], np.nan)
+        return corners.reshape(QUADRANTS, 2, 2)
 
     def residual(self) -> Floats:
         """Return m - model of the sorted measurements, mag; NaN where the star has no other."""
@@ -140,7 +143,8 @@ def fit_starflat(measurements: Measurements, shape: tuple[int, int], settings: S
     Returns
     -------
     Fit
-        In the gauge: sum(delta) = sum(delta u) = sum(delta v) = 0 over the nodes that are determined.
+        In the gauge: sum(delta) = sum(delta u) = sum(delta v) = 0 over the nodes that are determined, and
+        sum(dk) = 0 over the corners.
 
     Raises
     ------

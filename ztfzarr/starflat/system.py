@@ -39,6 +39,8 @@ class System:
         Sigma of the second differences of the map between neighbours of a quadrant, mag; 0 for no prior.
     with_colour : bool
         Whether there is a colour term.
+    mean_colour : float
+        Which ``colour`` is without, mag; NaN without a colour term.
     """
 
     nodes: Nodes
@@ -56,6 +58,7 @@ class System:
     error: Floats
     smoothness: float
     with_colour: bool
+    mean_colour: float
 
     @property
     def corners(self) -> slice:
@@ -158,21 +161,21 @@ def new_system(measurements: Measurements, nodes: Nodes, *, smoothness: float = 
     stars, star = np.unique(m.star, return_inverse=True)
     exposures, exposure = np.unique(m.exposure, return_inverse=True)
     node, across, along = nodes.place(m.rcid, m.y, m.x)
+    colour, mean = _centred(m.colour, star, len(m))
     return System(
         nodes, order, star.astype(np.int32), stars, exposure.astype(np.int32), exposures, node, across, along,
-        m.slope.astype(np.float32), _centred(m.colour, star, len(m)), m.magnitude, m.error, smoothness,
-        m.colour is not None,
+        m.slope.astype(np.float32), colour, m.magnitude, m.error, smoothness, m.colour is not None, mean,
     )  # fmt: skip
 
 
-def _centred(colour: Floats | None, star: NDArray[np.intp], count: int) -> NDArray[np.float32]:
-    """Subtract the mean over stars; what is not known counts as the mean."""
+def _centred(colour: Floats | None, star: NDArray[np.intp], count: int) -> tuple[NDArray[np.float32], float]:
+    """Subtract the mean over stars, and return it; what is not known counts as the mean."""
     if colour is None:
-        return np.zeros(count, np.float32)
+        return np.zeros(count, np.float32), float("nan")
     _, first = np.unique(star, return_index=True)
     known = colour[first][np.isfinite(colour[first])]
     mean = float(known.mean()) if known.size else 0.0
-    return np.where(np.isfinite(colour), colour - mean, 0.0).astype(np.float32)
+    return np.where(np.isfinite(colour), colour - mean, 0.0).astype(np.float32), mean
 
 
 @dataclass(frozen=True, eq=False)

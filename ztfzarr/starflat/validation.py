@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfzarr.geometry import join_distance
 from ztfzarr.starflat.errors import errors
 from ztfzarr.starflat.fit import Fit, Settings, fit_starflat, residuals, star_means
 from ztfzarr.starflat.measurements import Measurements
@@ -106,11 +107,7 @@ def join_means(fit: Fit, measurements: Measurements, residual: Floats, edges: Fl
         Of the bins, pixels from the middle of the last row or column before the join.
     """
     m = measurements.take(fit.system.order)
-    height, width = fit.system.nodes.shape
-    quadrant = m.rcid % 4 + 1
-    across = np.where(np.isin(quadrant, (2, 3)), m.x, width - 1 - m.x)
-    along = np.where(np.isin(quadrant, (3, 4)), m.y, height - 1 - m.y)
-    index = np.digitize(np.minimum(across, along), edges)
+    index = np.digitize(join_distance(m.rcid % 4 + 1, m.x, m.y, fit.system.nodes.shape), edges)
     few = np.bincount(index, fit.weight > 0, edges.size + 1) < 20
     means = np.where(few, np.nan, _means(index, edges.size + 1, fit.weight, residual))
     return np.asarray(means[1:-1], np.float64)

@@ -17,7 +17,7 @@ from ztfzarr.store.check import Selection, document_faults, pixels_of
 from ztfzarr.store.entries import shard_key
 from ztfzarr.store.group import array_of, read_table
 from ztfzarr.store.shard import bad_chunks, shard_format
-from ztfzarr.store.star_tables import table_fault
+from ztfzarr.store.star_tables import table_fault, unreadable
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version
@@ -38,6 +38,8 @@ def version_faults(version: Version) -> Iterator[str]:
     """Check the metadata and the tables of a version: one line a fault."""
     yield from (f"{version.group}/zarr.json: {line}" for line in faults(version.document, version.kind))
     yield from document_faults(version.objects, version.group, version.document)
+    if version.kind == "stars" and (lacking := unreadable()):
+        yield f"{version.group}: tables not checked: {lacking}"
     group = version.open()
     for name in arrays_of(version.document):
         if name not in version.pixels:
@@ -52,6 +54,8 @@ def made_places(version: Version, selection: Selection) -> list[Place]:
     group = version.open()
     if version.product.rows not in version.product.entry:
         return []  # tables alone: version_faults has read them
+    if version.kind == "stars" and unreadable():
+        return []  # version_faults has said so
     try:
         present, night = (read_table(group, name) for name in ("present", "night"))
     except StoreError:

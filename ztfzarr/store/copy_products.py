@@ -20,7 +20,7 @@ from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import FILTERS, row_coordinates
 from ztfzarr.store.shard import bad_chunks, shard_format
-from ztfzarr.store.star_tables import table_fault, table_key
+from ztfzarr.store.star_tables import table_fault, table_key, unreadable
 from ztfzarr.store.starflat_tables import mark_starflat, read_starflat
 from ztfzarr.store.template import arrays_of
 from ztfzarr.store.threads import windowed
@@ -51,6 +51,9 @@ def copy_products(
     for version in versions_of(source):
         report = CopyReport(version.group)
         reports.append(report)
+        if version.kind == "stars" and (lacking := unreadable()):
+            report.refused.append((version.group, lacking))
+            continue
         try:
             theirs = prepare_version(
                 dest, version.kind, version.name, version.recipe, version.recipe,

@@ -164,6 +164,11 @@ FLAT: Final = Product(
     },
 )
 
+AMPLIFIER_OFFSET: Final = {
+    "amplifier_offset": _number(SCIENCE_CHANNEL, "level subtracted: above the mean of the CCD's quadrants", "DN"),
+    "amplifier_offset_error": _number(SCIENCE_CHANNEL, "standard error of amplifier_offset", "DN"),
+}
+
 SCIENCE: Final = Product(
     SCIENCE_ENTRY,
     {
@@ -186,6 +191,7 @@ SCIENCE: Final = Product(
         ),
     }
     | _overscan(SCIENCE_CHANNEL)
+    | AMPLIFIER_OFFSET
     | {"cosmic_rays": Variable(SCIENCE_CHANNEL, "int32", 0, "pixels that cosmic rays may have hit", "1", 1024)},
 )
 
@@ -260,11 +266,14 @@ def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
 
 
 def table_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
-    """Return the tables of a product that a recipe asks for: cosmic rays are counted where they are sought."""
+    """Return the tables of a product that a recipe asks for: what it subtracts of amplifiers, what it counts."""
     wanted = dict(PRODUCTS[kind].tables)
-    if kind == "science" and recipe["science"]["cosmic_rays"] == "off":
-        del wanted["cosmic_rays"]
-    return wanted
+    if kind != "science":
+        return wanted
+    settings = recipe["science"]
+    unwanted = set() if settings["amplifier_offset"] else set(AMPLIFIER_OFFSET)
+    unwanted |= {"cosmic_rays"} if settings["cosmic_rays"] == "off" else set()
+    return {name: variable for name, variable in wanted.items() if name not in unwanted}
 
 
 def row_coordinates(kind: str) -> dict[str, Variable]:

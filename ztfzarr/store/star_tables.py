@@ -31,7 +31,7 @@ def table_key(version: Version, exposure: int, ccd: int) -> str:
     return f"{version.group}/{FOLDER}/{exposure}_c{ccd:02d}.parquet"
 
 
-def _arrow() -> tuple[Any, Any]:
+def arrow_modules() -> tuple[Any, Any]:
     """Import pyarrow, or say how to install it."""
     try:
         import pyarrow
@@ -49,7 +49,7 @@ def encode_table(columns: Mapping[str, NDArray[Any]]) -> bytes:
     columns : mapping of (star,)
         All of :data:`~ztfzarr.photometry.columns.COLUMNS`.
     """
-    arrow, parquet = _arrow()
+    arrow, parquet = arrow_modules()
     fields, arrays = [], []
     for name, column in COLUMNS.items():
         dtype = arrow.string() if column.dtype == "str" else arrow.from_numpy_dtype(np.dtype(column.dtype))
@@ -64,7 +64,7 @@ def encode_table(columns: Mapping[str, NDArray[Any]]) -> bytes:
 
 def decode_table(data: bytes, columns: Sequence[str] | None = None) -> Any:
     """Read Parquet to a table of pyarrow's, every page against its checksum; ValueError if it is damaged."""
-    arrow, parquet = _arrow()
+    arrow, parquet = arrow_modules()
     try:
         names = None if columns is None else list(columns)
         return parquet.read_table(io.BytesIO(data), columns=names, page_checksum_verification=True)
@@ -89,9 +89,20 @@ def _same(one: bytes, other: bytes) -> bool:
     if one == other:
         return True
     try:
-        return bool(decode_table(one).equals(decode_table(other)))
+        ours, theirs = decode_table(one), decode_table(other)
     except ValueError:
         return False
+    # Not equals() of pyarrow, to which NaN, of every star without a position, is not NaN.
+    return bool(ours.schema.equals(theirs.schema) and ours.to_pandas().equals(theirs.to_pandas()))
+
+
+def unreadable() -> str | None:
+    """Say what is lacking to read star tables; None if nothing is."""
+    try:
+        arrow_modules()
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def open_tables(
@@ -103,13 +114,13 @@ def open_tables(
     ccds: Sequence[int] = tuple(range(1, 17)),
 ) -> pd.DataFrame:
     """Read the tables of a version that are marked; see ``ztfzarr.open_stars``."""
-    arrow, _ = _arrow()
+    arrow, _ = arrow_modules()
     version = existing_version(objects, "stars", name)
     wanted = None if columns is None else list(columns)
     unknown = [column for column in wanted or () if column not in COLUMNS]
     if unknown:
         raise ValueError(f"no column {unknown[0]!r} in star tables: expected some of {', '.join(COLUMNS)}")
-    parts = [_read(version, *entry, wanted) for entry in marked(version, nights, ccds)]
+    parts = [read_table(version, *entry, wanted) for entry in marked(version, nights, ccds)]
     if not parts:
         empty = {n: np.empty(0, object if c.dtype == "str" else c.dtype) for n, c in COLUMNS.items()}
         parts = [decode_table(encode_table(empty), wanted)]
@@ -117,7 +128,8 @@ def open_tables(
     return frame
 
 
-def _read(version: Version, exposure: int, ccd: int, columns: Sequence[str] | None) -> Any:
+def read_table(version: Version, exposure: int, ccd: int, columns: Sequence[str] | None = None) -> Any:
+    """Read the table of an entry, all columns or some, as pyarrow's; StoreError if it is missing or damaged."""
     key = table_key(version, exposure, ccd)
     try:
         return decode_table(version.objects.get(key), columns)

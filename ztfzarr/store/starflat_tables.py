@@ -49,6 +49,7 @@ def _write(
     version: Version, held: Lock, band: str, tables: Mapping[str, Any], exposures: NDArray[np.int64]
 ) -> None:
     rows = _rows(version, exposures)
+    tables = {name: v for name, v in tables.items() if name in arrays_of(version.document)}  # it may be older
     arrays = writable_arrays(version.objects, version.group, [*tables, "present"])
     for name, values in tables.items():
         held.check()
@@ -78,7 +79,7 @@ def read_starflat(version: Version, band: str) -> tuple[dict[str, Any], NDArray[
     used = _texts(group, "exposure_filter") == band
     tables = {}
     for name in version.product.tables:
-        if name != "present":
+        if name != "present" and name in group:
             values = np.asarray(array_of(group, name)[...])
             tables[name] = (
                 values[used] if "time" in version.product.tables[name].dims else values[band == filters][0]

@@ -38,6 +38,10 @@ TABLES: Final = {
     "delta_colour": _number(
         ("filter", "ccd", "quadrant", "corner_y", "corner_x"), "colour term at the corners; NaN without", "1"
     ),
+    "delta_colour_error": _number(
+        ("filter", "ccd", "quadrant", "corner_y", "corner_x"), "standard error of delta_colour, by jackknife", "1"
+    ),
+    "mean_colour": _of_band("colour at which the colour term is 0; NaN without", "mag"),
     "count": Variable(CELL, "int32", 0, "measurements that bear on the node", "1"),
     "residual_before": _number(CELL, "mean m - mean of the star about the node, without the map", "mag"),
     "residual_after": _number(CELL, "mean m - mean of the star about the node, with the map", "mag"),
