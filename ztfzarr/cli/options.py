@@ -217,9 +217,9 @@ def size(count: float) -> str:
     return f"{count:.3g} PB"
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a count with its noun: 1 file, 2 files."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    """Write a count with its noun: 1 file, 2 files; ``nouns`` is the plural where it is not noun + s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
 
 
 def ranges(numbers: Sequence[int]) -> str:
