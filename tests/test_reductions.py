@@ -15,7 +15,7 @@ import ztfzarr
 from ztfzarr.masters.bias import master_bias
 from ztfzarr.masters.calibrate import calibrate
 from ztfzarr.masters.flat import master_flat, relative_levels
-from ztfzarr.masters.selection import number_in_run, settled
+from ztfzarr.masters.selection import number_in_run, require_frames, settled
 from ztfzarr.simulate import simulate_night
 from ztfzarr.steps.detrend import detrend, linear
 from ztfzarr.steps.linearity import linearize
@@ -220,3 +220,13 @@ def test_biases_are_numbered_in_time_within_runs() -> None:
     time = xr.DataArray(times[shuffled], dims="time")
     assert number_in_run(time).values.tolist() == [0, 0, 0, 1, 1, 2]
     assert settled(time, skip=1).tolist() == [False, False, False, True, True, True]
+
+
+def test_no_frame_at_all_is_too_few() -> None:
+    """As of a night of fewer biases than are left out at its start."""
+    exposures = xr.Dataset({"present": (("time", "ccd"), np.ones((4, 2), np.int8))}, {"ccd": [3, 8]})
+    message = "bias: expected at least 3 frames, but CCD 3 has 0, CCD 8 has 0"
+    with pytest.raises(ValueError, match=message):
+        require_frames(exposures, np.zeros(4, bool), 3, "bias")
+    with pytest.raises(ValueError, match="bias: expected at least 3 frames, but CCD 8 has 0"):
+        require_frames(exposures.sel(ccd=8), np.zeros(4, bool), 3, "bias")

@@ -25,12 +25,13 @@ from ztfzarr.report.focal import colour, focal_map
 from ztfzarr.report.history import origins, stale_lines, version_summary
 from ztfzarr.report.lamps import lamps
 from ztfzarr.report.measures import Measure
-from ztfzarr.report.profiles import overscan_profiles, settling_charts
+from ztfzarr.report.profiles import overscan_profiles, settling_charts, sky_chart
 from ztfzarr.report.quality import flagged_lines, judge, judged_masters, judged_science
 from ztfzarr.report.render import counted, visible
 from ztfzarr.report.science import exposures, spread_out
 from ztfzarr.report.source import Product, Raw, ranges, read_products, read_raw
 from ztfzarr.store.objects import LocalObjects
+from ztfzarr.store.versions import prepare_version
 
 STRUCTURE = Measure("structure", "structure", "DN", ".2f", "bias.structure")  # threshold 5 DN
 RATIO = Measure("read_noise_ratio", "ratio", "", ".3f", "bias.read_noise", 1.0)  # 1 ± 0.05
@@ -451,6 +452,16 @@ def test_wrong_usage(
 ) -> None:
     assert ran("report", night_store, *arguments) == status
     assert message in capsys.readouterr().err
+
+
+def test_a_night_of_which_no_science_could_be_made(reduced_store: Path, tmp_path: Path) -> None:
+    """As without masters: the version is there, and none of its entries."""
+    copy = shutil.copytree(reduced_store, tmp_path / "night.zarr")
+    objects = LocalObjects(copy)
+    prepare_version(objects, "science", "v9", None, default_recipe())
+    one = product(copy, "science/v9")
+    assert sky_chart(one, NIGHT, np.zeros(len(one.night))) is None
+    assert "science/v9" in text_of(night_report(copy, NIGHT, version="v9", thumbnails=0).decode())
 
 
 def test_without_jinja2(

@@ -49,8 +49,10 @@ def night_of_frames(exposures: xr.Dataset) -> dict[str, int]:
 
 def require_frames(exposures: xr.Dataset, used: NDArray[np.bool_], minimum: int, what: str) -> None:
     """Raise ValueError, naming the CCDs, where fewer than ``minimum`` of the used exposures have a file."""
-    present = exposures["present"].isel(time=used).transpose("time", ...).values.reshape(int(used.sum()), -1)
     ccds = np.atleast_1d(exposures["ccd"].values)
+    present = (
+        exposures["present"].isel(time=used).transpose("time", ...).values.reshape(int(used.sum()), ccds.size)
+    )
     short = [(int(c), int(n)) for c, n in zip(ccds, present.sum(axis=0), strict=True) if n < minimum]
     if short:
         named = ", ".join(f"CCD {c} has {n}" for c, n in short)

@@ -100,12 +100,15 @@ def settling_charts(bias: Product, row: int) -> list[Chart]:
 
 
 def sky_chart(science: Product, night: int, seconds: NDArray[np.float64]) -> Chart | None:
-    """Draw the sky of the exposures of a night against the hour UTC; ``seconds`` of each, from midnight."""
+    """Draw the sky of the exposures of a night against the hour UTC; ``seconds`` of each, from midnight.
+
+    None if no science is made of them.
+    """
     rows = science.rows_of(night)
     sky = np.where(science.rows("present", rows)[..., np.newaxis] == 1, science.rows("sky", rows), np.nan)
     known = np.isfinite(sky).any(axis=(1, 2))
     bands, hours = science.rows("filter", rows)[known], seconds[known] / 3600
-    level = np.nanmedian(sky[known].reshape(int(known.sum()), -1).astype(np.float64), axis=1)
+    level = np.nanmedian(sky[known].astype(np.float64), axis=(1, 2))
     series = [
         Series(band, hours[bands == band], level[bands == band], style, dots=True)
         for style, band in enumerate(("zg", "zr", "zi"), 1)
