@@ -80,7 +80,7 @@ class ScienceImages:
         return {name: image[0] for name, image in found.items()}
 
     def _levels(self, time: int, choice: Choice) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
-        """Fit the overscans of an exposure and CCD, and measure its amplifiers' offsets where they are asked for."""
+        """Fit the overscans of an exposure and CCD, and measure its amplifiers' offsets if the recipe says."""
         level = self.calibrator.overscan(time, choice.ccd)["level"].values
         offsets = self.calibrator.offset(time, choice, level)
         return level, None if offsets is None else offsets[0]
