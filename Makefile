@@ -53,7 +53,7 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/reduce.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/pocket.py
-	$(BIN)/python benchmarks/starflat.py
+	$(BIN)/python benchmarks/starflat.py --errors
 	$(BIN)/python benchmarks/scale.py
 
 clean:

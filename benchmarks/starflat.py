@@ -1,7 +1,8 @@
 """How long a starflat takes, in how much memory, and how right it is, at some numbers of measurements.
 
-    python benchmarks/starflat.py --measurements 3e5 1e6
+    python benchmarks/starflat.py --measurements 3e5 1e6 --errors
     python benchmarks/starflat.py --measurements 3e5 --picture docs/pictures/starflat.png
+    python benchmarks/starflat.py --images DIR
 
 Each number is measured in a process of its own. The field is that of the tests: the whole camera, 32 dithers of
 0.1 to 1.7 degrees, 3 % of illumination, 1 % of outliers. Memory is that of the process at its most, with the
@@ -24,6 +25,7 @@ import xarray as xr
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from starfields import catalogue_of, measurements_of, slopes_of, true_nodes, without_plane
+from starflat_images import from_images
 
 from ztfzarr.plot.show import rendered
 from ztfzarr.plot.starflat import draw_starflat
@@ -43,15 +45,25 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def now() -> tuple[float, float]:
+    """Read the clock, and the time that this process has had of the processors."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(begun: tuple[float, float]) -> str:
+    """Say how long it took, on the clock and of the processors, and the memory of this process at its most."""
+    wall, own = (after - before for after, before in zip(now(), begun, strict=True))
+    return f"{wall:.0f} s ({own:.0f} s of processors, {peak():.2f} GB)"
+
+
 def measured(count: float, *, with_errors: bool, picture: Path | None) -> None:
     night = StarfieldNight(stars=round(count * STARS))
     field = simulate_starfield(night)
     m = measurements_of(field)
     before = peak()
-    begun = time.perf_counter()
+    begun = now()
     fit = fit_starflat(m, night.shape, Settings())
-    took = time.perf_counter() - begun
-    print(f"{len(m):,} measurements: fit {took:.1f} s, {peak():.2f} GB ({before:.2f} GB before)", flush=True)
+    print(f"{len(m):,} measurements: fit {since(begun)}, {before:.2f} GB before", flush=True)
     off = without_plane(fit.delta - true_nodes(night, fit.settings.nodes), fit.settings.nodes)
     pixels = between_nodes(off, (308, 307))
     print(f"  off by {1e3 * np.nanstd(pixels):.2f} mmag rms over pixels, {1e3 * np.nanstd(off):.2f} at nodes")
@@ -62,7 +74,7 @@ def measured(count: float, *, with_errors: bool, picture: Path | None) -> None:
 
 def judge(fit: Fit, night: StarfieldNight, field: Any, m: Any, picture: Path | None) -> None:
     """Time and judge the errors, the plane and the validation."""
-    begun = time.perf_counter()
+    begun = now()
     catalogue, taken = catalogue_of(field), absorbed(fit)
     plane = fix_plane(fit, catalogue, taken)
     found = errors(fit, lambda one: fix_plane(one, catalogue, taken).slopes)
@@ -70,16 +82,14 @@ def judge(fit: Fit, night: StarfieldNight, field: Any, m: Any, picture: Path | N
     off = without_plane(fit.delta - true_nodes(night, count), count)
     sigma = np.sqrt(np.diag(plane.covariance + found.covariance))
     tilt = slopes_of(plane.fit.delta - true_nodes(night, count), count)
-    print(f"  errors {time.perf_counter() - begun:.0f} s: pulls {np.nanstd(off / found.delta):.2f} by jackknife,")
+    print(f"  errors {since(begun)}: pulls {np.nanstd(off / found.delta):.2f} by jackknife,")
     print(
         f"  {np.nanstd(off / found.delta_formal):.2f} by the noise model; slopes off by {1e3 * tilt} mmag/degree,"
     )
     print(f"  their errors {1e3 * sigma}, pulls {tilt / sigma}", flush=True)
-    begun = time.perf_counter()
+    begun = now()
     results = judged(fit, m, BRIGHTNESSES, JOINS)
-    print(
-        f"  validation {time.perf_counter() - begun:.0f} s: half-sample {results['half_sample']:.3f}", flush=True
-    )
+    print(f"  validation {since(begun)}: half-sample {results['half_sample']:.3f}", flush=True)
     if picture is not None:
         title = f"a simulated field: {len(m):,} measurements in 32 dithers"
         figure = draw_starflat(page(plane.fit, found, results), title)
@@ -107,14 +117,22 @@ def page(fit: Fit, found: Any, results: dict[str, Any]) -> xr.Dataset:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measurements", type=float, nargs="+", default=[3e5, 1e6])
-    parser.add_argument("--fit-only", action="store_true", help="no errors, no validation")
+    parser.add_argument("--errors", action="store_true", help="with errors and validation")
     parser.add_argument("--picture", type=Path, help="PNG to draw of the first")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="instead, a night from raw files, made in DIR")
+    parser.add_argument("--shape", type=int, nargs=2, default=[385, 384], help="of its quadrants")
+    parser.add_argument("--nodes", type=int, default=5, help="of its map along each axis of a quadrant")
     options = parser.parse_args()
+    if options.images:
+        from_images(options.images, tuple(options.shape), options.nodes)
+        return
     if len(options.measurements) == 1:
-        measured(options.measurements[0], with_errors=not options.fit_only, picture=options.picture)
+        measured(
+            options.measurements[0], with_errors=options.errors or bool(options.picture), picture=options.picture
+        )
         return
     for i, count in enumerate(options.measurements):
-        more = ["--fit-only"] * options.fit_only
+        more = ["--errors"] * options.errors
         more += ["--picture", str(options.picture)] if options.picture and not i else []
         subprocess.run([sys.executable, __file__, "--measurements", str(count), *more], check=True)
 

@@ -114,5 +114,9 @@ def _pixel_differences(
         if different.any():
             y, x = np.argwhere(different)[0]
             kind = "quadrant" if index <= 4 else "overscan of quadrant"
-            where = f"{kind} {(index - 1) % 4 + 1}: {int(different.sum())} pixels differ"
+            where = f"{kind} {(index - 1) % 4 + 1}: {_differ(int(different.sum()))}"
             yield f"{where}, the first at y {y}, x {x}: {ours[y, x]}, expected {expected[y, x]}"
+
+
+def _differ(count: int) -> str:
+    return "1 pixel differs" if count == 1 else f"{count} pixels differ"

@@ -143,7 +143,7 @@ MISTAKES = [
     (
         "compare night.zarr bais v1 v2",
         2,
-        "'bais' is not one of 'bias', 'pocket', 'flat', 'science', 'stars', 'starflat'.",
+        "'bais' is not one of 'bias', 'pocket', 'flat', 'science', 'stars', 'starflat'. Did you mean 'bias'?",
     ),
     ("drop night.zarr bias v1", 2, "nobody here to ask whether to delete bias/v1: say --yes"),
     ("drop night.zarr bias v9 --yes", 3, "no bias/v9 in"),

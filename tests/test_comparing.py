@@ -17,7 +17,7 @@ from reports import put
 
 import ztfzarr
 from ztfzarr.recipe import default_recipe, read_recipe
-from ztfzarr.reduce.comparing import without_plane
+from ztfzarr.reduce.comparing import _pairs, without_plane
 from ztfzarr.sky import plane_of_pixels
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.star_tables import encode_table
@@ -157,6 +157,19 @@ def test_stars_are_matched_and_their_magnitudes_compared(copy: Path, capsys: pyt
         inside = mine[~mine["lost"] & mine["magnitude"].between(one["bright"], one["faint"], inclusive="left")]
         assert one["both"] == len(inside)
         assert one["median"] == pytest.approx(np.median(inside["off"]), rel=0.03)
+
+
+def test_pairs_are_each_others_nearest_in_one_quadrant() -> None:
+    """Two stars near one, a star of another quadrant at the same pixel, and one that is too far."""
+
+    def table(*stars: tuple[int, float]) -> dict[str, np.ndarray]:
+        quadrant, x = (np.array(column) for column in zip(*stars, strict=True))
+        return {"quadrant": quadrant, "x": x, "y": np.full(x.size, 20.0)}
+
+    one = table((1, 10.0), (2, 10.0), (3, 50.0), (3, 51.2), (4, 70.0))
+    other = table((2, 10.1), (3, 50.9), (4, 72.1))
+    assert [pair.tolist() for pair in _pairs(one, other)] == [[1, 3], [0, 1]]
+    assert [pair.tolist() for pair in _pairs(other, one)] == [[0, 1], [1, 3]]
 
 
 def test_the_same_stars_are_equal(all_kinds: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,8 @@ from s3 import S3
 from stores import ROOT, contents
 
 import ztfzarr
+from ztfzarr.export.stamps import stamps
+from ztfzarr.reduce.versions import drop
 from ztfzarr.store.group import existing_document
 from ztfzarr.store.objects import Objects, open_objects
 from ztfzarr.store.opening import open_version
@@ -157,3 +159,37 @@ def test_what_is_held_for_opening_does_not_travel(url, s3):
     assert same_bits(
         pickle.loads(data).sel(ccd=6).values, cube.raw.isel(time=0, y=0, x=0, quadrant=1).sel(ccd=6).values
     )
+
+
+def test_stamps_are_cut_together(url, s3, slow_s3, plan):
+    """Index and chunk of a plane of an exposure; of all exposures and planes at once."""
+    rows = ztfzarr.open_cube(url, storage_options=s3.options)["exposure"].values
+    place = {"ccd": 6, "quadrant": 2, "y": 35.2, "x": 54.9}
+    matches = xr.Dataset(
+        {"exposure": ("match", rows)} | {n: ("match", np.full(EXPOSURES, v)) for n, v in place.items()}
+    )
+    found, log = counted(plan, lambda: list(stamps(open_objects(url, slow_s3.options), matches, 10)))
+    assert [int(stamp.match.exposure) for stamp in found] == rows.tolist()
+    chunks = [r for r in log if "/c/" in r.path and "/science/v1/science/" in r.path]
+    assert len(log) < 20 + 4 * EXPOSURES
+    assert len(chunks) == 2 * EXPOSURES
+    assert in_sequence(chunks) <= 2 * 2
+    science = open_version(open_objects(url, s3.options), "science").science
+    assert same_bits(
+        np.array([s.images["science"].values for s in found]), cutout(science.to_dataset(), "science")
+    )
+
+
+def test_dropping_lists_the_version_once_and_deletes_together(local: Path, s3: S3, slow_s3, plan):
+    url = s3.place()
+    for key, data in contents(local).items():
+        open_objects(url, s3.options).put(key, data)
+    count = len(list(open_objects(url, s3.options).entries("science/v1")))
+    assert count > 30
+    plan.log.clear()
+    assert drop(open_objects(url, slow_s3.options), "science", "v1") == count
+    lists = [r for r in plan.log if r.method == "GET" and "list-type" in r.path and "delimiter" not in r.path]
+    assert sum("science%2Fv1" in r.path or "science/v1" in r.path for r in lists) == 1
+    deleted = [r for r in plan.log if r.method == "DELETE"]
+    assert in_sequence(deleted) < count / 4
+    assert not list(open_objects(url, s3.options).entries("science"))

@@ -18,7 +18,7 @@ from ztfzarr.report import index_report, night_report
 from ztfzarr.report.night import Drawing, NightPage, night_page
 from ztfzarr.report.pockets import fitted_pockets
 from ztfzarr.report.source import read_products, read_raw
-from ztfzarr.report.starflats import _bright
+from ztfzarr.report.starflats import _bright, starflats
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.products import FILTERS
 
@@ -132,6 +132,24 @@ def test_a_starflat_of_another_night_is_shown_if_science_used_it(copy: Path) -> 
     (used,) = page_of(copy, "v4").starflats
     assert used.name == "starflat/v2 zr"
     assert used.note == "Of 2020-07-15; the night's science is made with it."
+
+
+def test_a_starflat_that_flats_hold_is_used_by_their_science(all_kinds: Path) -> None:
+    products = read_products(open_objects(all_kinds))
+    science = next(p for p in products if p.name == "science/v1")
+    flat = next(p for p in products if p.name == "flat/v1")
+    assert starflats(products, science, NIGHT, "v1")[0].note.endswith("is made without it.")
+    flat.recipe["flat"]["starflat"] = "v2"
+    noted = {part.name: part.note for part in starflats(products, science, NIGHT, "v1")}
+    assert noted["starflat/v2 zr"] == "Of 2020-08-01; the night's science is made with it."
+    assert noted["starflat/v1 zr"].endswith("is made without it.")
+
+
+def test_offsets_of_amplifiers_are_told_where_they_were_subtracted(copy: Path) -> None:
+    assert ran("science", copy, "--version", "v5", "--set", "science.amplifier_offset=true", "-q") in (0, 1)
+    title = "offset of an amplifier, subtracted"
+    assert title in [judged.title for judged in page_of(copy, "v5").science.quality]
+    assert title not in [judged.title for judged in page_of(copy).science.quality]
 
 
 def test_star_tables_are_told_by_their_entries_alone(copy: Path, all_kinds: Path) -> None:

@@ -76,5 +76,7 @@ def _told(reports: list[CopyReport], as_json: bool, quiet: bool) -> int:
     elif not quiet:
         for report in reports:
             done = f"copied {counted(report.copied, 'file')} ({size(report.stored_bytes)})"
+            if report.copied and not report.stored_bytes:  # of starflats and pockets, which have no files
+                done = f"copied {report.copied} of its tables"
             say(f"{report.what}: {done}; {report.there} were there already, {len(report.refused)} refused")
     return 1 if any(report.refused for report in reports) else 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, reporting, selecting, store_argument
+from ztfzarr.cli.options import Kind, counted, print_json, reporting, selecting, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.cli.say import say
 from ztfzarr.errors import RefusedError
@@ -24,7 +24,7 @@ Examples:
   ztfzarr export night.zarr science fits --name '{night}/{exposure}_c{ccd:02d}_q{quadrant}.fits'"""
 )
 @store_argument
-@click.argument("kind", type=click.Choice(["science", "bias", "flat", "starflat", "stars", "pocket"]))
+@click.argument("kind", type=Kind(["science", "bias", "flat", "starflat", "stars", "pocket"]))
 @click.argument("directory", type=click.Path(file_okay=False))
 @click.option("--version", default="v1", show_default=True, help="Version of the product.")
 @selecting

@@ -116,6 +116,7 @@ def _described(found: Summary) -> str:
     per_file = f"{found.objects / max(found.files, 1):.1f} a file"
     ratio = f"{found.stored_bytes / max(found.source_bytes, 1):.3f} of the raw files' {size(found.source_bytes)}"
     products = "".join(f"\n  {line}" for line in _product_lines(found.products))
+    pandas = "\n  import pandas as pd" * any(product.group.startswith("stars/") for product in found.products)
     opening = "".join(f"\n  {_opened(found.location, product.group)}" for product in found.products)
     return f"""\
 {found.location}
@@ -128,7 +129,7 @@ In DN, sorted in time, lazily:
   cube = ztfzarr.open_cube({found.location!r})
 
 As stored, with nothing of ours (pip install "zarr>=3.1.5" "xarray>=2026.1" "pcodec>=1.0"):
-  import xarray as xr
+  import xarray as xr{pandas}
   raw = xr.open_zarr({found.location + "/raw"!r}, chunks=None, zarr_format=3).sortby("time"){opening}"""
 
 

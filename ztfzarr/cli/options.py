@@ -66,6 +66,38 @@ class Ccds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return tuple(sorted(ccds))
 
 
+PRODUCT_KINDS: Final = ("bias", "pocket", "flat", "science", "stars", "starflat")
+
+
+class Kind(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on only
+    """A kind of product; of one that a command does not know it says what else does, or which was meant.
+
+    Parameters
+    ----------
+    choices : sequence of str
+        Kinds that the command knows.
+    elsewhere : str
+        What it says of other kinds of products.
+    """
+
+    def __init__(self, choices: Sequence[str], elsewhere: str = "") -> None:
+        super().__init__(choices)
+        self._elsewhere = elsewhere
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the kind."""
+        import difflib
+
+        if value in PRODUCT_KINDS and value not in self.choices:
+            self.fail(f"{value!r} {self._elsewhere}", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            close = difflib.get_close_matches(str(value), list(self.choices), 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            self.fail(f"{error.message}{hint}", param, ctx)
+
+
 class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """Rows and columns, 616x512."""
 
@@ -185,9 +217,9 @@ def size(count: float) -> str:
     return f"{count:.3g} PB"
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a count with its noun: 1 file, 2 files."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    """Write a count with its noun: 1 file, 2 files; ``nouns`` is the plural where it is not noun + s."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

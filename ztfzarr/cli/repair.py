@@ -80,6 +80,10 @@ def _told(done: list[RepairReport | RemakeReport], as_json: bool, quiet: bool) -
         for line in rewritten:
             say(f"rewrote {line}")
         parts = [counted(counts["files"], "file")] if len(done) > 1 else []
-        parts += [f"{counts['entries']} entries of products"] if counts["entries"] or not parts else []
+        parts += (
+            [counted(counts["entries"], "entry of products", "entries of products")]
+            if counts["entries"] or not parts
+            else []
+        )
         say(f"checked {', '.join(parts)}: {len(rewritten)} rewritten, {len(refused)} refused")
     return 1 if refused else 0

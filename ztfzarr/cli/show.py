@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ztfzarr.cli.options import ALL_NIGHTS, Nights, counted, print_json, store_argument
+from ztfzarr.cli.options import ALL_NIGHTS, Kind, Nights, counted, print_json, store_argument
 from ztfzarr.cli.progress import progress
 from ztfzarr.cli.say import say
 
@@ -34,7 +34,9 @@ Examples:
   ztfzarr show night.zarr starflat --filter zr -o starflat.png"""
 )
 @store_argument
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument(
+    "kind", type=Kind(KINDS, "has no picture: ztfzarr report draws its numbers, ztfzarr export writes them")
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="PNG, PDF, SVG or JPG to write.")
 @click.option("--version", default="v1", show_default=True, help="Version of the product.")
 @click.option("--minus", metavar="VERSION", help="Show the difference from this version.")
@@ -144,7 +146,9 @@ def _check(kind: str, output: str | None, minus: str | None, options: dict[str, 
         raise click.UsageError(f"{output}: expected a name that ends in {', '.join(FORMATS)}")
     if options["quadrant"] is not None and options["ccd"] is None:
         raise click.UsageError("--quadrant without --ccd: expected both")
-    if minus is not None and kind in ("raw", "mask", "starflat"):
+    if minus is not None and kind == "starflat":
+        raise click.UsageError("--minus: starflats are drawn whole; ztfzarr compare says what two differ by")
+    if minus is not None and kind in ("raw", "mask"):
         raise click.UsageError(f"--minus: {kind} has no versions to subtract")
     if kind == "starflat" and any(options[name] for name in ("exposure", "ccd", "camera", "median")):
         raise click.UsageError("starflat with --exposure, --ccd, --camera or --median: it is drawn whole")

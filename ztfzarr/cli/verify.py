@@ -72,7 +72,9 @@ def verify(
     if as_json:
         print_json(asdict(checked))
     elif not quiet:
-        products = f", {checked.entries} entries of products" if checked.entries else ""
+        products = (
+            ", " + counted(checked.entries, "entry of products", "entries of products") if checked.entries else ""
+        )
         say(f"checked {counted(checked.files, 'file')}{products}: {counted(len(checked.faults), 'fault')}")
     return 1 if checked.faults else 0
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ztfzarr.cli.options import counted, print_json, store_argument
+from ztfzarr.cli.options import PRODUCT_KINDS, Kind, counted, print_json, store_argument
 from ztfzarr.cli.say import cell, say
 from ztfzarr.cli.tables import new_table, print_table
 
 if TYPE_CHECKING:
     from ztfzarr.store.objects import Objects
 
-KIND: Final = click.Choice(["bias", "pocket", "flat", "science", "stars", "starflat"])
+KIND: Final = Kind(PRODUCT_KINDS)
 
 # Columns of the tables of what is compared: field of the differences, format.
 PIXELS: Final = {"entry": "", "quadrant": "", "median": ".4g", "sigma": ".4g", "largest": ".4g", "equal": ".1%"}

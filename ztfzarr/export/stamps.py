@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +24,11 @@ from ztfzarr.reduce.calibrated import open_science
 from ztfzarr.store.files import plain_name, write_file
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.opening import open_version
+from ztfzarr.store.threads import together, windowed
 from ztfzarr.store.versions import find_version
 
 PLANES: Final = ("mask", "variance")
+AT_ONCE: Final = 16  # stamps that are cut together: they wait for a store
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,16 @@ def stamps(
         What could not be cut, and why.
     """
     sources = _Sources(store, version)
-    for i in range(matches.sizes["match"]):
-        match = matches.isel(match=i)
+
+    def stamp(number: int) -> Stamp | tuple[str, str]:
+        match = matches.isel(match=number)
         try:
-            yield Stamp(match, _cut(sources.frame(match), match, size))
+            return Stamp(match, _cut(sources.frame(match), match, size))
         except (ValueError, StoreError) as error:
-            yield f"exposure {int(match.exposure)} CCD {int(match.ccd)}", str(error)
+            return f"exposure {int(match.exposure)} CCD {int(match.ccd)}", str(error)
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ztfzarr-stamps") as pool:
+        yield from windowed(pool, stamp, range(matches.sizes["match"]), AT_ONCE)
 
 
 class _Sources:
@@ -83,7 +92,12 @@ class _Sources:
             self.rows = _rows(self.stored)
             self.present = self.stored["present"].values == 1
         self.place = store, version
-        self.computed: xr.Dataset | None = None
+        self._opening = threading.Lock()
+
+    @cached_property
+    def computed(self) -> xr.Dataset:
+        """What is computed, opened when it is needed first."""
+        return open_science(self.place[0], version=self.place[1])
 
     def frame(self, match: xr.Dataset) -> xr.Dataset:
         """Open the quadrant that a match is in."""
@@ -92,11 +106,12 @@ class _Sources:
         if self.stored is not None and row is not None and self.present[row, ccd - 1]:
             dataset = self.stored
         else:
-            if self.computed is None:
-                self.computed = open_science(self.place[0], version=self.place[1])
-            dataset, row = self.computed, _rows(self.computed)[exposure]
+            with self._opening:
+                dataset = self.computed
+            row = _rows(dataset)[exposure]
         names = ["science", *(name for name in PLANES if name in dataset)]
-        return dataset[names].isel(time=row).sel(ccd=ccd, quadrant=int(match.quadrant))
+        one = dataset[names].isel(time=row).sel(ccd=ccd, quadrant=int(match.quadrant))
+        return one.reset_coords(drop=True)  # twenty, which would be read with each plane
 
 
 def _rows(dataset: xr.Dataset) -> dict[int, int]:
@@ -107,7 +122,9 @@ def _cut(frame: xr.Dataset, match: xr.Dataset, size: int) -> xr.Dataset:
     """Cut a square, padded with NaN, or 0 in masks, where it leaves the quadrant."""
     first = {d: round(float(match[d])) - size // 2 for d in ("y", "x")}
     inside = {d: slice(max(f, 0), max(f + size, 0)) for d, f in first.items()}
-    part = frame.isel(inside).load()
+    part = frame.isel(inside)
+    images = together(lambda name: part[name].load(), [*part])
+    part = part.assign(dict(zip(part, images, strict=True)))
     whole = {d: f + np.arange(size) for d, f in first.items()}
     return part.reindex(whole, fill_value={name: np.nan if name != "mask" else 0 for name in part})
 

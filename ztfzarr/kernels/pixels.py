@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -37,6 +39,12 @@ def calibrated_variance(
     signal = counts - bias
     own = max(signal, np.float32(0)) / gain + (read_noise / gain) ** 2 + bias_variance
     return k * k * (own + (signal / flat) ** 2 * flat_variance) / (flat * flat)
+
+
+def own_variance(counts: Any, bias: Any, flat: Any, k: Any, gain: Any, read_noise: Any) -> Any:
+    """Return :func:`calibrated_variance` of a pixel's own photons and reading, without that of the masters."""
+    none = np.float32(0)
+    return calibrated_variance(counts, bias, none, flat, none, k, gain, read_noise)
 
 
 @numba.vectorize([f"uint16({F}, {F}, {F}, {F}, {F})"], cache=True)

@@ -7,6 +7,7 @@ import xarray as xr
 
 from ztfzarr.kernels.pixels import calibrate as pixel_science
 from ztfzarr.kernels.pixels import calibrated_variance as pixel_variance
+from ztfzarr.kernels.pixels import own_variance
 from ztfzarr.steps.units import require_labels, require_units
 
 
@@ -104,6 +105,43 @@ def calibrated_variance(
         keep_attrs=False,
     )
     return result.rename("variance").assign_attrs(units="DN2", long_name="variance of the calibrated counts")
+
+
+def photon_variance(
+    detrended: xr.DataArray,
+    bias: xr.DataArray,
+    flat: xr.DataArray,
+    levels: xr.DataArray,
+    gain: xr.DataArray,
+    read_noise: xr.DataArray,
+) -> xr.DataArray:
+    """Predict the variance of :func:`calibrate` of a pixel's own photons and reading, without the masters'.
+
+    Parameters
+    ----------
+    detrended, bias, flat, levels
+        As of :func:`calibrate`.
+    gain, read_noise : (ccd, quadrant), e-/DN and e-
+
+    Returns
+    -------
+    (time, ccd, quadrant, y, x) float32, DN2. Lazy if ``detrended`` is.
+    """
+    k = (1.0 / levels.reset_coords(drop=True)).astype(np.float32)
+    images = (_alike(v, detrended) for v in (bias, flat))
+    result = xr.apply_ufunc(
+        own_variance,
+        detrended,
+        *images,
+        k,
+        gain.reset_coords(drop=True).astype(np.float32),
+        read_noise.reset_coords(drop=True).astype(np.float32),
+        join="exact",
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        keep_attrs=False,
+    )
+    return result.rename("variance").assign_attrs(units="DN2", long_name="variance of photons and reading")
 
 
 def _alike(master: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:

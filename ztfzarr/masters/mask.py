@@ -235,9 +235,27 @@ def science_mask(
     mask = _composed(np.bitwise_or, mask, _chunked(bad.reset_coords(drop=True), raw))
     if overscan_flag is not None:
         mask = _composed(np.bitwise_or, mask, _plane(_bare(overscan_flag) != 0, "suspect"))
-    if cosmic_rays is not None:
-        mask = _composed(np.bitwise_or, mask, _plane(_bare(cosmic_rays), "spike"))
-    return flags(mask.transpose(*raw.dims).rename("mask"))
+    mask = flags(mask.transpose(*raw.dims).rename("mask"))
+    return mask if cosmic_rays is None else with_cosmic_rays(mask, cosmic_rays)
+
+
+def with_cosmic_rays(mask: xr.DataArray, cosmic_rays: xr.DataArray) -> xr.DataArray:
+    """Add candidates of cosmic rays to a mask: its bit spike.
+
+    Parameters
+    ----------
+    mask : (time, ccd, quadrant, y, x) uint16
+        Of :func:`science_mask`.
+    cosmic_rays : (time, ccd, quadrant, y, x) bool
+        Of :func:`~ztfzarr.masters.cosmic_rays.find_cosmic_rays`, which needs the mask without them.
+
+    Returns
+    -------
+    (time, ccd, quadrant, y, x) uint16. Lazy if the mask is.
+    """
+    spikes = _chunked(_plane(_bare(cosmic_rays), "spike"), mask)
+    joined = _composed(np.bitwise_or, _bare(mask), spikes)
+    return mask.copy(data=joined.transpose(*mask.dims).data)
 
 
 def _composed(function: Any, *arrays: Any) -> xr.DataArray:

@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from ztfzarr.geometry import LINEARITY_EPOCHS, POCKET_START
-from ztfzarr.masters.calibrate import calibrate, calibrated_variance
+from ztfzarr.masters.calibrate import calibrate, calibrated_variance, photon_variance
+from ztfzarr.masters.cosmic_rays import find_cosmic_rays
 from ztfzarr.masters.frames import matching_master
-from ztfzarr.masters.mask import SATURATION, SUSPECT, bad_pixels, science_mask
+from ztfzarr.masters.mask import SATURATION, SUSPECT, bad_pixels, science_mask, with_cosmic_rays
 from ztfzarr.steps.linearity import linearity_coefficients, linearize, matching
 from ztfzarr.steps.overscan import sound_level, subtract_overscan
 from ztfzarr.steps.pocket import correct_pocket, pocket_of, sound_level_with_pocket
@@ -25,6 +26,9 @@ def science(
     *,
     saturation: float = SATURATION,
     suspect: float = SUSPECT,
+    cosmic_rays: Mapping[str, float] | None = None,
+    gain: xr.DataArray | None = None,
+    read_noise: xr.DataArray | None = None,
     detrending: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Calibrate raw exposures of the sky, and say what is wrong with their pixels.
@@ -40,6 +44,11 @@ def science(
         the bad pixels are those; else :func:`~ztfzarr.masters.mask.bad_pixels` finds them.
     saturation, suspect : float
         DN above the overscan, before the non-linearity.
+    cosmic_rays : mapping, optional
+        Look for cosmic rays, with these settings of :func:`~ztfzarr.masters.cosmic_rays.find_cosmic_rays`, or
+        none of them, ``{}``; the mask calls what it finds a spike. Default: do not.
+    gain, read_noise : (ccd, quadrant), e-/DN and e-, optional
+        For that; default the headers'.
     detrending : mapping, optional
         Settings of the detrending steps, see :func:`~ztfzarr.masters.pocket.detrended_frames`.
 
@@ -67,6 +76,10 @@ def science(
         image = calibrate(counts, dark["bias"], light["flat"], light["level"])
         bad = light["bad"] if "bad" in light else bad_pixels(dark, light)
         mask = science_mask(raw, level, image, bad, saturation=saturation, suspect=suspect)
+        if cosmic_rays is not None:
+            noise = _noise(one, raw, gain, read_noise)
+            variance = photon_variance(counts, dark["bias"], light["flat"], light["level"], *noise)
+            mask = with_cosmic_rays(mask, find_cosmic_rays(image, variance, mask, **cosmic_rays))
         return xr.Dataset({"science": image, "mask": mask})
 
     return _by_filter(exposures, flat, calibrated)
@@ -111,13 +124,20 @@ def science_variance(
             _matching(bias[["bias", "variance"]], raw),
             _matching(lamp[["flat", "variance", "level"]], raw),
         )
-        noise = [
-            matching_master(one[name].mean("time", skipna=True) if given is None else given, raw[0])
-            for name, given in (("gain", gain), ("read_noise", read_noise))
-        ]
+        noise = _noise(one, raw, gain, read_noise)
         return calibrated_variance(counts, dark, light, light["level"], *noise).to_dataset()
 
     return _by_filter(exposures, flat, predicted)["variance"]
+
+
+def _noise(
+    exposures: xr.Dataset, raw: xr.DataArray, gain: xr.DataArray | None, read_noise: xr.DataArray | None
+) -> list[xr.DataArray]:
+    """Return gain and read noise as given, or the headers'."""
+    return [
+        matching_master(exposures[name].mean("time", skipna=True) if given is None else given, raw[0])
+        for name, given in (("gain", gain), ("read_noise", read_noise))
+    ]
 
 
 def _matching(masters: xr.Dataset, counts: xr.DataArray) -> xr.Dataset:

@@ -27,9 +27,6 @@ SECTIONS: Final = {
     "starflat": ("algorithm", "starflat"),
 }
 
-# Settings that came later, with what there was before: versions that are older lack them.
-LATER: Final[dict[str, Recipe]] = {"science": {"amplifier_offset": False}, "stars": {"apertures": "quadrant"}}
-
 
 def default_recipe(masters: str = "v1") -> Recipe:
     """Return all the settings, with their defaults; ``masters`` is the version of bias and flat to use."""
@@ -41,6 +38,15 @@ def default_recipe(masters: str = "v1") -> Recipe:
 def recipe_for(kind: str, recipe: Recipe) -> Recipe:
     """Return the part of a recipe that decides the pixels of a product kind."""
     return {name: copy.deepcopy(recipe[name]) for name in SECTIONS[kind]}
+
+
+def completed(kind: str, stored: Recipe) -> Recipe:
+    """Return a version's recipe with settings that came after it, at their defaults, which change no pixels."""
+    own = {name: stored[name] for name in SECTIONS[kind] if name in stored}
+    complete = recipe_for(kind, default_recipe())
+    for name, section in own.items():
+        complete[name] = {**complete[name], **section} if isinstance(section, dict) else section
+    return complete | {name: section for name, section in stored.items() if name not in complete}
 
 
 def read_recipe(
@@ -146,16 +152,10 @@ def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, An
 
 def refuse_other(kind: str, version: str, stored: Recipe, asked: Recipe) -> None:
     """Raise RecipeError, naming each difference, if a version has another recipe than what is asked for."""
-    found = differences(_with_later(recipe_for(kind, stored)), recipe_for(kind, asked))
+    found = differences(recipe_for(kind, stored), recipe_for(kind, asked))
     if found:
         lines = ", ".join(f"{name} {_shown(mine)}, you asked {_shown(yours)}" for name, mine, yours in found)
         raise RecipeError(f"{kind}/{version} has {lines}: use another --version")
-
-
-def _with_later(recipe: Recipe) -> Recipe:
-    """Give a recipe the settings that it lacks because they came later."""
-    later = {name: {**values, **recipe[name]} for name, values in LATER.items() if name in recipe}
-    return merged(recipe, later)
 
 
 def _shown(value: Any) -> str:

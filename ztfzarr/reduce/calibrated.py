@@ -57,7 +57,8 @@ class ScienceArray(LazyArray):
         shots = [Picked((i, j), int(time[i]), int(ccd[j]) + 1) for i, j in present.tolist()]
         # The pocket's share of an overscan is found from all of the image.
         pocket = self.calibrator.recipe["pocket"]["correct"] != "off"
-        taken = self.shape[2:] if pocket else values.shape[2:]
+        needed = self.calibrator.needed(where, (self.name,))
+        taken = self.shape[2:] if pocket else tuple(len(i) for i in (needed.quadrant, needed.y, needed.x))
         size = max(1, min(EXPOSURES_AT_ONCE, PIXELS_AT_ONCE // int(np.prod(taken))))
         for first in range(0, len(shots), size):
             self._fill(values, shots[first : first + size], where)
@@ -67,7 +68,8 @@ class ScienceArray(LazyArray):
         choices = [self.calibrator.choose(shot.time, shot.ccd) for shot in shots]
         with ThreadPoolExecutor(2 * len(shots), thread_name_prefix="ztfzarr-science") as pool:
             needed = {(image, c.place(image[0])): c for c in choices for image in NEEDS[self.name]}
-            asked = {key: pool.submit(self.calibrator.image, key[0], c, where) for key, c in needed.items()}
+            box = self.calibrator.needed(where, (self.name,))
+            asked = {key: pool.submit(self.calibrator.image, key[0], c, box) for key, c in needed.items()}
 
             def fill(shot: Picked, choice: Choice) -> None:
                 def images() -> Images:

@@ -12,11 +12,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ztfzarr.errors import RefusedError
-from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize
+from ztfzarr.kernels.cosmic_rays import REACH
+from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize, own_variance
+from ztfzarr.masters.bits import MASKS
+from ztfzarr.masters.cosmic_rays import candidates
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.amplifier_offsets import Where, measured_offsets
 from ztfzarr.reduce.fitted_pockets import FittedPockets
-from ztfzarr.reduce.settings import epochs, overscan_settings, pocket_settings
+from ztfzarr.reduce.settings import cosmic_ray_settings, epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
 from ztfzarr.reduce.starflat_map import Starflat
 from ztfzarr.steps.linearity import linearity_coefficients
@@ -33,6 +36,7 @@ KINDS: Final = ("bias", "flat")
 BASE: Final = (("bias", "bias"), ("flat", "flat"))
 NEEDS: Final = {
     "science": BASE,
+    "own_mask": (*BASE, ("flat", "bad")),
     "mask": (*BASE, ("flat", "bad")),
     "variance": (*BASE, ("bias", "variance"), ("flat", "variance")),
 }
@@ -40,7 +44,7 @@ NEEDS: Final = {
 # What a starflat multiplies, and by which power of its factor.
 FLATS: Final = {("flat", "flat"): 1, ("flat", "variance"): 2}
 
-OFFSET_OF: Final = ("science", "mask")  # what tells the offsets of amplifiers
+OFFSET_OF: Final = ("science", "own_mask")  # what tells the offsets of amplifiers
 
 Images = Mapping[tuple[str, str], NDArray[Any]]
 
@@ -158,8 +162,7 @@ class Calibrator:
     def image(self, image: tuple[str, str], choice: Choice, where: Where) -> NDArray[Any]:
         """Read part of a master's image: the box that holds the indices, then these; (quadrant, y, x)."""
         kind, name = image
-        indices = where.quadrant, where.y, where.x
-        hulls = [slice(int(i.min()), int(i.max()) + 1) for i in indices]
+        indices, hulls = (where.quadrant, where.y, where.x), where.box
         region: tuple[Any, ...] = (*choice.place(kind), *hulls)
         whole = np.asarray(array_of(self.groups[kind], name)[region])
         part = np.ascontiguousarray(whole[np.ix_(*(i - h.start for i, h in zip(indices, hulls, strict=True)))])
@@ -167,6 +170,12 @@ class Calibrator:
             return part
         factor = self.starflat.factor(choice.band, choice.ccd, where.quadrant, where.y, where.x)
         return part * factor ** FLATS[image]
+
+    def needed(self, where: Where, names: Iterable[str]) -> Where:
+        """Return the part of an exposure that decides about a part of results: for cosmic rays, more."""
+        if "mask" not in names or self._cosmic_rays is None:
+            return where
+        return where.around(REACH, self.cube["raw"].shape[3:])
 
     def apply(
         self,
@@ -189,11 +198,12 @@ class Calibrator:
         where : Where
             The part.
         level : (quadrant, y) float32, DN
-            Overscan level of the part.
+            Overscan level of the quadrants of the part, all rows.
         images : mapping of (quadrant, y, x)
-            The parts of masters, of :meth:`images`.
+            The parts of masters, of :meth:`images`, where :meth:`needed` says.
         names : iterable of str
-            Of ``science`` (float32, DN), ``mask`` (uint16), ``variance`` (float32, DN2).
+            Of ``science`` (float32, DN), ``mask`` and, without cosmic rays, ``own_mask`` (uint16), ``variance``
+            (float32, DN2).
         offset : (all four quadrants,), DN, optional
             Of :meth:`offset`, to be subtracted; NaN: nothing.
 
@@ -201,6 +211,23 @@ class Calibrator:
         -------
         dict of (quadrant, y, x)
         """
+        box = self.needed(where, names)
+        results = self._applied(time, choice, box, level[:, box.y], images, names, offset)
+        if box is not where:
+            results = {name: where.within(image, box) for name, image in results.items()}
+        return results
+
+    def _applied(
+        self,
+        time: int,
+        choice: Choice,
+        where: Where,
+        level: NDArray[np.float32],
+        images: Images,
+        names: Iterable[str],
+        offset: NDArray[np.float64] | None,
+    ) -> dict[str, NDArray[Any]]:
+        """Calibrate all that is needed of an exposure."""
         ccd = choice.ccd - 1
         pocket, _ = self._pocket(time, choice.ccd)
         columns: Any = where.x if pocket is None else slice(None)  # the pocket needs whole rows
@@ -215,21 +242,29 @@ class Calibrator:
             level_off = np.nan_to_num(offset[where.quadrant]).astype(np.float32)[:, np.newaxis, np.newaxis]
             linear = linear - level_off * flat / k  # before the flat: its noise is not that of light
         results: dict[str, NDArray[Any]] = {"science": calibrate(linear, bias, flat, k)}
-        if "mask" in names:
+        if "mask" in names or "own_mask" in names:
             limits = (np.float32(self.recipe["science"][name]) for name in ("saturation", "suspect"))
-            results["mask"] = exposure_flags(raw, low, results["science"], *limits) | images["flat", "bad"]
+            mask = exposure_flags(raw, low, results["science"], *limits) | images["flat", "bad"]
+            results["mask"] = results["own_mask"] = mask
+        if "mask" in names and self._cosmic_rays is not None:
+            variance = own_variance(linear, bias, flat, k, *self._noise(time, choice, where))
+            results["mask"] = mask | _spikes(results["science"], variance, mask, self._cosmic_rays)
         if "variance" in names:
             noise = self._noise(time, choice, where)
             masters = bias, images["bias", "variance"], flat, images["flat", "variance"]
             results["variance"] = calibrated_variance(linear, *masters, k, *noise)
         return {name: results[name] for name in names}
 
+    @cached_property
+    def _cosmic_rays(self) -> dict[str, float] | None:
+        return cosmic_ray_settings(self.recipe)
+
     def _pocket(self, time: int, ccd: int) -> tuple[xr.Dataset | None, str]:
         """Return the pockets of an exposure, None where they are not to be corrected, and the name of a fit."""
-        exposure = self.cube[["time", "imgtype"]].isel(time=[time])
         settings = pocket_settings(self.recipe)
         if settings["setting"] == "off":
             return None, ""
+        exposure = self.cube[["time", "imgtype"]].isel(time=[time])
         if not (pocket_of(exposure, **settings)["cmax"] > 0).any():
             return None, ""
         if self._fitted is None:
@@ -239,7 +274,7 @@ class Calibrator:
 
     @cached_property
     def _fitted(self) -> FittedPockets | None:
-        name = self.recipe["pocket"].get("fit", "")  # recipes of versions made before there were fits
+        name = self.recipe["pocket"]["fit"]
         return FittedPockets(self._versions[0].objects, name) if name else None
 
     def _linearity(self, time: int, ccd: int, where: Where) -> list[NDArray[np.float32]]:
@@ -263,9 +298,9 @@ class Calibrator:
     ) -> NDArray[Any]:
         """Calibrate part of an exposure, by index, with the masters of a choice, when they have come."""
         level = self.overscan(time, choice.ccd)["level"].values
-        found = None if name == "mask" else self.offset(time, choice, level)
+        found = None if name == "mask" and self._cosmic_rays is None else self.offset(time, choice, level)
         offset = None if found is None else found[0]
-        return self.apply(time, choice, where, level[where.quadrant][:, where.y], images(), (name,), offset)[name]
+        return self.apply(time, choice, where, level[where.quadrant], images(), (name,), offset)[name]
 
     def offset(
         self,
@@ -293,16 +328,27 @@ class Calibrator:
             Offsets and their errors, DN, of :func:`~ztfzarr.steps.amplifier_offset.amplifier_offset`; None where
             the recipe does not ask for them.
         """
-        if not self.recipe["science"].get("amplifier_offset", False):  # recipes of versions made before there were
+        if not self.recipe["science"]["amplifier_offset"]:
             return None
 
         def calibrated(where: Where) -> list[NDArray[Any]]:
             images = self.images(choice, OFFSET_OF, where) if read is None else read(where)
-            found = self.apply(time, choice, where, level[where.quadrant][:, where.y], images, OFFSET_OF)
+            found = self.apply(time, choice, where, level[where.quadrant], images, OFFSET_OF)
             return [found[name][0] for name in OFFSET_OF]
 
         rows, columns = self.cube["raw"].shape[3:]
         return measured_offsets(calibrated, (rows, columns))
+
+
+def _spikes(
+    science: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    mask: NDArray[np.uint16],
+    settings: dict[str, float],
+) -> NDArray[np.uint16]:
+    """Find the cosmic rays of quadrants, each (quadrant, y, x): the mask's bit."""
+    found = [candidates(s, v, m, **settings) for s, v, m in zip(science, variance, mask, strict=True)]
+    return np.array(found, np.uint16) * np.uint16(MASKS["spike"])
 
 
 def _without_pocket(

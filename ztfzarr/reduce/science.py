@@ -14,6 +14,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfzarr.geometry import QUADRANTS
+from ztfzarr.masters.bits import MASKS
 from ztfzarr.masters.quality import science_quality
 from ztfzarr.reduce.amplifier_offsets import Where
 from ztfzarr.reduce.calibrator import Calibrator, Choice, Images
@@ -25,7 +27,7 @@ from ztfzarr.store.cube import open_cube
 from ztfzarr.store.entries import Entry, create_entry, encode_part
 from ztfzarr.store.group import open_raw, read_table
 from ztfzarr.store.objects import Objects
-from ztfzarr.store.products import AMPLIFIER_OFFSET, PRODUCTS
+from ztfzarr.store.products import AMPLIFIER_OFFSET, PRODUCTS, table_variables
 from ztfzarr.store.shard import Position
 from ztfzarr.store.versions import Version, existing_version
 
@@ -64,6 +66,7 @@ class Sample:
     quadrant: int
     science: NDArray[np.float32]
     mask: NDArray[np.uint16]
+    spikes: int  # in all its rows
 
 
 @dataclass(frozen=True)
@@ -127,21 +130,26 @@ def make_science(task: Task, shot: Shot) -> list[Entry]:
 
     for part in parts_of(version, 1):
         where = Where(*(np.arange(s.start, s.stop) for s in part.region))
-        some = {name: image[part.region] for name, image in images.items()}
         names = tuple(version.pixels)
-        found = calibrator.apply(shot.index, choice, where, level[part.region[:2]], some, names, offset)
+        box = calibrator.needed(where, names).box
+        some = {name: image[box] for name, image in images.items()}
+        found = calibrator.apply(shot.index, choice, where, level[part.region[:1]], some, names, offset)
         place = {"quadrant": part.quadrant, "y": part.y.start, "x": part.x.start}
         for name, image in found.items():
             chunks[name] |= encode_part(version, name, image, **place)
-        few = (sampled(found[name][0], STRIDE) for name in ("science", "mask"))
-        rows.append(Sample(part.quadrant, *few))
+        science, mask = (sampled(found[name][0], STRIDE) for name in ("science", "mask"))
+        rows.append(Sample(part.quadrant, science, mask, _spikes(found["mask"])))
 
     create_entry(version, (shot.row, shot.ccd - 1), chunks)
-    tables = _quality(rows, fit, choice) | {
-        "bias_night": int(calibrator.shelves["bias"].night[choice.bias_row]),
-        "flat_night": int(calibrator.shelves["flat"].night[choice.flat_row]),
-        "provenance": science_provenance(version, calibrator.names_of(choice), choice.k, offset),
-    }
+    tables = (
+        _quality(rows, fit, choice)
+        | _cosmic_rays(version, rows)
+        | {
+            "bias_night": int(calibrator.shelves["bias"].night[choice.bias_row]),
+            "flat_night": int(calibrator.shelves["flat"].night[choice.flat_row]),
+            "provenance": science_provenance(version, calibrator.names_of(choice), choice.k, offset),
+        }
+    )
     if offsets is not None:
         tables |= dict(zip(AMPLIFIER_OFFSET, offsets, strict=True))
     return [Entry((shot.row, shot.ccd - 1), tables)]
@@ -169,6 +177,19 @@ def _quality(rows: list[Sample], fit: xr.Dataset, choice: Choice) -> dict[str, A
         "overscan_rms": fit["rms"].values,
         "overscan_step": fit["step"].values,
     }
+
+
+def _spikes(mask: NDArray[np.uint16]) -> int:
+    return int(np.count_nonzero(mask & np.uint16(MASKS["spike"])))
+
+
+def _cosmic_rays(version: Version, rows: list[Sample]) -> dict[str, Any]:
+    """Count the pixels that cosmic rays may have hit, of each quadrant, if the version looks for them."""
+    if "cosmic_rays" not in table_variables("science", version.recipe):
+        return {}
+    counts = np.zeros(len(QUADRANTS), np.int32)
+    np.add.at(counts, [r.quadrant for r in rows], [r.spikes for r in rows])
+    return {"cosmic_rays": counts}
 
 
 def _stacked(rows: list[Sample], name: str, quadrants: range) -> xr.DataArray:

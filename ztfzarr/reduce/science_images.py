@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ztfzarr.reduce.amplifier_offsets import Where
 from ztfzarr.reduce.calibrated import recipe_of_science
-from ztfzarr.reduce.calibrator import Calibrator
+from ztfzarr.reduce.calibrator import Calibrator, Choice
 from ztfzarr.reduce.science import Shot
 from ztfzarr.reduce.starflat_map import starflat_of
 from ztfzarr.store.cube import open_cube
@@ -19,6 +19,7 @@ from ztfzarr.store.objects import Objects
 from ztfzarr.store.versions import existing_version, find_version, made
 
 NAMES = ("science", "mask", "variance")
+HELD: Final = 16  # exposures and CCDs whose levels are kept: more than threads work on
 
 
 class ScienceImages:
@@ -40,6 +41,8 @@ class ScienceImages:
         self.calibrator = Calibrator(
             self.cube, masters[0], masters[1], recipe, starflat_of(objects, recipe, "science")
         )
+        # What is subtracted is found of all quadrants at once, and asked for by one after the other.
+        self._subtracted = lru_cache(maxsize=HELD)(self._levels)
 
     @cached_property
     def _made(self) -> NDArray[np.bool_]:
@@ -70,9 +73,14 @@ class ScienceImages:
         choice = self.calibrator.choose(shot.index, shot.ccd)
         shape = self.cube["raw"].shape[3:]
         where = Where(np.array([quadrant - 1]), *(np.arange(n) for n in shape))
-        level = self.calibrator.overscan(shot.index, shot.ccd)["level"].values
-        offsets = self.calibrator.offset(shot.index, choice, level)
+        level, offset = self._subtracted(shot.index, choice)
         images = self.calibrator.images(choice, NAMES, where)
-        mine, offset = level[quadrant - 1 : quadrant], None if offsets is None else offsets[0]
+        mine = level[quadrant - 1 : quadrant]
         found = self.calibrator.apply(shot.index, choice, where, mine, images, NAMES, offset)
         return {name: image[0] for name, image in found.items()}
+
+    def _levels(self, time: int, choice: Choice) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+        """Fit the overscans of an exposure and CCD, and measure its amplifiers' offsets if the recipe says."""
+        level = self.calibrator.overscan(time, choice.ccd)["level"].values
+        offsets = self.calibrator.offset(time, choice, level)
+        return level, None if offsets is None else offsets[0]

@@ -35,6 +35,14 @@ def pocket_settings(recipe: Recipe) -> dict[str, Any]:
     return {"setting": recipe["pocket"]["correct"], "first_day": np.datetime64(recipe["pocket"]["from"], "us")}
 
 
+def cosmic_ray_settings(recipe: Recipe) -> dict[str, float] | None:
+    """Return the settings of the search for cosmic rays; None where the recipe has none."""
+    section = recipe["science"]
+    if section["cosmic_rays"] == "off":
+        return None
+    return {name: float(section[name]) for name in ("sigclip", "sigfrac", "objlim")}
+
+
 def borders(recipe: Recipe, kind: str) -> list[np.datetime64]:
     """Return the days across which ``kind`` takes no masters."""
     if recipe[kind]["across_epochs"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +24,10 @@ from ztfzarr.store.lock import lock
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.products import PRODUCTS
 from ztfzarr.store.register import array_of
+from ztfzarr.store.threads import windowed
 from ztfzarr.store.versions import Version, existing_version, made, versions_of
+
+AT_ONCE: Final = 16  # deletions, which wait for a store
 
 # What is compared of products without pixels.
 PARTS: Final[dict[str, dict[str, Callable[[Version, Version], Iterator[Any]]]]] = {
@@ -131,6 +135,7 @@ def drop(store: StoreLike, kind: str, name: str) -> int:
         # First the document that shows the group: readers find all of it, or no group.
         objects.delete(f"{version.group}/zarr.json")
         keys = [entry.key for entry in objects.entries(version.group)]
-        for key in keys:
-            objects.delete(key)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ztfzarr-drop") as pool:
+            for _ in windowed(pool, objects.delete, keys, 2 * AT_ONCE):
+                pass
     return len(keys) + 1

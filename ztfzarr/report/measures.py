@@ -67,6 +67,7 @@ MEASURES: Final = {
     ),
     "sky": (Measure("sky", "sky", "DN", ".1f"), Measure("noise", "noise of a pixel", "DN", ".2f")),
     "science": (OVERSCAN_STEP, OVERSCAN_RMS),
+    "offset": (Measure("amplifier_offset", "offset of an amplifier, subtracted", "DN", ".2f"),),
     "stars": (Measure("stars", "stars of a quadrant", "", ".0f"), Measure("fwhm", "fwhm", "pixels", ".2f")),
     "wcs": (Measure("wcs_rms", "WCS, rms of a coordinate", "pixels", ".3f"),),
     "pocket": (

@@ -70,7 +70,8 @@ def _of_master(
 
 def judged_science(product: Product, night: int) -> Iterator[Judged]:
     """Judge the exposures of the sky of a night: sky and noise filter by filter, the rest together."""
-    yield from _judged_exposures(product, night, MEASURES["sky"], MEASURES["science"])
+    offsets = MEASURES["offset"] if product.recipe["science"].get("amplifier_offset", False) else ()
+    yield from _judged_exposures(product, night, MEASURES["sky"], (*MEASURES["science"], *offsets))
 
 
 def judged_stars(product: Product, night: int) -> Iterator[Judged]:

@@ -57,7 +57,7 @@ class StarflatPart:
 
 def starflats(products: list[Product], science: Product | None, night: int, version: str) -> list[StarflatPart]:
     """List the starflats of ``version`` that cover a night, and those that its science was made with."""
-    named = str(science.recipe["science"].get("starflat", "off")) if science is not None else "off"
+    named = _used(products, science)
     used_bands = set() if science is None or named == "off" else _bands(science, night)
     found = []
     for product in (p for p in products if p.kind == "starflat" and p.version.name in (version, named)):
@@ -72,6 +72,16 @@ def starflats(products: list[Product], science: Product | None, night: int, vers
 
 def _span(first: int, last: int) -> str:
     return " to ".join(dict.fromkeys(dashed(night) for night in (first, last)))
+
+
+def _used(products: list[Product], science: Product | None) -> str:
+    """Return the version of the starflat that science was made with, itself or by its flats; ``off`` if none."""
+    if science is None:
+        return "off"
+    settings = science.recipe["science"]
+    flats = [p.recipe["flat"] for p in products if p.kind == "flat" and p.version.name == settings["flat"]]
+    named = [str(one.get("starflat", "off")) for one in (settings, *flats)]
+    return next((name for name in named if name != "off"), "off")
 
 
 def _bands(science: Product, night: int) -> set[str]:

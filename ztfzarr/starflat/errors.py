@@ -70,7 +70,7 @@ def errors(fit: Fit, measure: Callable[[Fit], Floats] | None = None) -> Errors:
     noise = [_of_noise(fit, ready, seed) for seed in range(fit.settings.resamples)]
     formal = np.sqrt(np.mean(np.square(noise), axis=0)) if noise else np.full(fit.system.size, np.nan)
     return Errors(
-        _map(fit, spread), _map(fit, formal), formal[fit.system.zero], extinction_error(fit),
+        _map(fit, spread), _map(fit, formal), formal[fit.system.zero], extinction_error(fit, ready),
         scale**2 * (off.T @ off) / max(groups, 1), fit.at_corners(spread),
     )  # fmt: skip
 
@@ -107,11 +107,11 @@ def _of_noise(fit: Fit, ready: Precondition, seed: int) -> Floats:
     return solve(fit.system, fit.gauge, fit.weight, right, precondition=ready, tolerance=ACCURACY)[0]
 
 
-def extinction_error(fit: Fit) -> float:
+def extinction_error(fit: Fit, ready: Precondition | None = None) -> float:
     """Return the standard error of k by the noise model, mag an airmass; 0 if k was given."""
     if not fit.gauge.free[-1]:
         return 0.0
     unit = np.zeros(fit.system.size)
     unit[-1] = 1
-    found, _ = solve(fit.system, fit.gauge, fit.weight, unit, tolerance=ACCURACY)
+    found, _ = solve(fit.system, fit.gauge, fit.weight, unit, precondition=ready, tolerance=ACCURACY)
     return float(np.sqrt(found[-1]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from ztfzarr.store.group import existing_document, open_raw, read_table
 from ztfzarr.store.objects import StoreLike, open_objects
 from ztfzarr.store.raw import GROUP
 from ztfzarr.store.template import dimension_lengths
+from ztfzarr.store.threads import together
 from ztfzarr.store.versions import Version, made, versions_of
 
 
@@ -90,7 +93,9 @@ def summary(store: StoreLike) -> Summary:
     lengths = dimension_lengths(existing_document(objects))
     group = open_raw(objects)
     night = read_table(group, "night")
-    sizes = [entry.size for entry in objects.entries(GROUP)]
+    asked: list[Callable[[], Any]] = [lambda: [entry.size for entry in objects.entries(GROUP)]]
+    asked += [partial(_product, version) for version in versions_of(objects)]
+    sizes, *products = together(lambda ask: ask(), asked)
     return Summary(
         location=objects.location,
         exposures=lengths["time"],
@@ -102,7 +107,7 @@ def summary(store: StoreLike) -> Summary:
         source_bytes=int(read_table(group, "source_size").sum()),
         stored_bytes=sum(sizes),
         objects=len(sizes),
-        products=[_product(version) for version in versions_of(objects)],
+        products=products,
     )
 
 

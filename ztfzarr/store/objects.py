@@ -174,13 +174,11 @@ class LocalObjects:
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """List the files below a folder."""
-        for folder, _, names in os.walk(self.root / prefix):
-            for name in names:
-                path = Path(folder, name)
-                with suppress(FileNotFoundError):
-                    status = path.stat()
-                    key = path.relative_to(self.root).as_posix()
-                    yield Entry(key, status.st_size, status.st_mtime)
+        above = len(self.root.as_posix().rstrip("/")) + 1
+        for file in _files(f"{self.root.as_posix().rstrip('/')}/{prefix}"):
+            with suppress(FileNotFoundError):
+                status = file.stat()
+                yield Entry(file.path[above:], status.st_size, status.st_mtime)
 
     def children(self, prefix: str) -> list[str]:
         """Return the folders in a folder."""
@@ -207,6 +205,18 @@ class DurableStore(LocalStore):
         """Write an object as :meth:`LocalObjects.put` does, from zarr's synchronous paths."""
         self._check_writable()
         LocalObjects(self.root).put(key, value.to_bytes())
+
+
+def _files(top: str) -> Iterator[os.DirEntry[str]]:
+    """List the files below a folder, without a Path for each: with that it took three times as long."""
+    folders = [top]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as found:  # a folder that is gone has no files
+            for entry in found:
+                if not entry.is_dir():
+                    yield entry
+                elif not entry.is_symlink():
+                    folders.append(entry.path)
 
 
 def _write(path: Path, data: bytes) -> None:

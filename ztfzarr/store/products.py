@@ -191,7 +191,8 @@ SCIENCE: Final = Product(
         ),
     }
     | _overscan(SCIENCE_CHANNEL)
-    | AMPLIFIER_OFFSET,
+    | AMPLIFIER_OFFSET
+    | {"cosmic_rays": Variable(SCIENCE_CHANNEL, "int32", 0, "pixels that cosmic rays may have hit", "1", 1024)},
 )
 
 POCKET: Final = Product(
@@ -265,11 +266,14 @@ def pixel_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
 
 
 def table_variables(kind: str, recipe: Recipe) -> dict[str, Variable]:
-    """Return the tables of a product that a recipe asks for: offsets of amplifiers only if it subtracts them."""
+    """Return the tables of a product that a recipe asks for: what it subtracts of amplifiers, what it counts."""
     wanted = dict(PRODUCTS[kind].tables)
-    if kind == "science" and not recipe["science"].get("amplifier_offset", False):
-        wanted = {name: variable for name, variable in wanted.items() if name not in AMPLIFIER_OFFSET}
-    return wanted
+    if kind != "science":
+        return wanted
+    settings = recipe["science"]
+    unwanted = set() if settings["amplifier_offset"] else set(AMPLIFIER_OFFSET)
+    unwanted |= {"cosmic_rays"} if settings["cosmic_rays"] == "off" else set()
+    return {name: variable for name, variable in wanted.items() if name not in unwanted}
 
 
 def row_coordinates(kind: str) -> dict[str, Variable]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version as installed
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from ztfzarr.errors import RecipeError, RefusedError, StoreError
-from ztfzarr.recipe import Recipe, refuse_other
+from ztfzarr.recipe import Recipe, completed, refuse_other
 from ztfzarr.schema import faults
 from ztfzarr.store.files import PLAIN, plain_name
 from ztfzarr.store.group import array_of, existing_document, open_raw, read_json, read_table
@@ -55,11 +56,10 @@ class Version:
         """What the kind holds."""
         return PRODUCTS[self.kind]
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
-        """The settings that made its pixels."""
-        recipe: Recipe = self.document["attributes"]["recipe"]
-        return recipe
+        """The settings that made its pixels; those that it was made before have their defaults."""
+        return completed(self.kind, self.document["attributes"]["recipe"])
 
     @property
     def pixels(self) -> dict[str, Variable]:
