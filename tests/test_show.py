@@ -30,7 +30,10 @@ from ztfzarr.plot.axes import described
 from ztfzarr.plot.mask import bit_shares, flag_meanings
 from ztfzarr.plot.source import Wanted, chosen, subtracted
 from ztfzarr.plot.stretch import percentile, symmetric, zscale
+from ztfzarr.recipe import default_recipe, read_recipe
+from ztfzarr.store.objects import open_objects
 from ztfzarr.store.opening import open_version
+from ztfzarr.store.versions import prepare_version
 
 CCDS = (2, 11)
 SHAPE = (80, 64)
@@ -311,6 +314,18 @@ def test_no_picture_on_a_terminal(
 def test_to_standard_output(store: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run("show", store, "bias", "--ccd", 2, "--quadrant", 1) == 0
     assert capsysbinary.readouterr().out.startswith(b"\x89PNG")
+
+
+def test_science_without_masters_is_one_line(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = open_objects(shutil.copytree(store, tmp_path / "night.zarr"))
+    prepare_version(copy, "bias", "v8", None, default_recipe())
+    prepare_version(copy, "science", "v9", read_recipe("", ["science.bias=v8"]), default_recipe())
+    assert (
+        run("show", copy.location, "science", "--version", "v9", "--ccd", 2, "-o", tmp_path / "x.png", "-q") == 3
+    )
+    assert capsys.readouterr().err == "ztfzarr: no bias/v8 of CCD 2 within 7 days, of the same epoch\n"
 
 
 def test_without_matplotlib(

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ztfzarr.errors import RefusedError
 from ztfzarr.kernels.cosmic_rays import REACH
 from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flags, linearize, own_variance
 from ztfzarr.masters.bits import MASKS
@@ -107,7 +108,7 @@ class Calibrator:
 
         Raises
         ------
-        ValueError
+        RefusedError
             If there is none within the recipe's validity.
         """
         band = FILTERS.index(str(self.filter[time]))
@@ -118,7 +119,9 @@ class Calibrator:
             chosen = shelf.choose(self.time[time], int(self.night[time]), place, self.recipe, "science")
             if chosen is None:
                 what = f"{shelf.group} of CCD {ccd}" + ("" if kind == "bias" else f", {FILTERS[band]}")
-                raise ValueError(f"no {what} within {self.recipe['science']['validity']} days, of the same epoch")
+                raise RefusedError(
+                    f"no {what} within {self.recipe['science']['validity']} days, of the same epoch"
+                )
             rows[kind], flagged[kind] = chosen
         k = 1.0 / float(self.shelves["flat"].level[rows["flat"], band, ccd - 1])
         _, pocket = self._pocket(time, ccd)
