@@ -23,6 +23,7 @@ from ztfzarr.starflat.errors import errors, extinction_error
 from ztfzarr.starflat.fit import Settings, fit_starflat
 from ztfzarr.starflat.nodes import Nodes, between_nodes
 from ztfzarr.starflat.plane import absorbed, fix_plane, undetermined
+from ztfzarr.starflat.validation import join_means
 
 MMAG = 1e-3
 SMALL = StarfieldNight(stars=12000, dithers=12, rcids=tuple(range(16, 32)), seed=3)
@@ -250,6 +251,26 @@ def small():
 @pytest.fixture(scope="module")
 def small_fit(small):
     return fit_starflat(small, SMALL.shape, FEW)
+
+
+def test_residuals_are_averaged_by_the_distance_to_the_nearest_join(small, small_fit):
+    """Quadrants 2 and 3 join at column 0, 1 and 4 at their last; 3 and 4 at row 0, 1 and 2 at their last."""
+    height, width = SMALL.shape
+    sorted_ = small.take(small_fit.system.order)
+    quadrant = sorted_.rcid % 4 + 1
+    left, low = np.isin(quadrant, (2, 3)), np.isin(quadrant, (3, 4))
+    distance = np.where(left, sorted_.x, width - 1 - sorted_.x)
+    distance = np.minimum(distance, np.where(low, sorted_.y, height - 1 - sorted_.y))
+    edges = np.array([-0.5, 3.0, 10.0, 50.0, 400.0])  # pixels; the join itself is at -0.5
+    residual = np.sqrt(1 + distance)
+    means = join_means(small_fit, small, residual, edges)
+    for mean, first, last in zip(means, edges[:-1], edges[1:], strict=True):
+        among = (distance >= first) & (distance < last)
+        if np.count_nonzero(among & (small_fit.weight > 0)) < 20:
+            assert np.isnan(mean)
+        else:
+            assert mean == pytest.approx(np.average(residual[among], weights=small_fit.weight[among]))
+    assert np.isfinite(means[-2:]).all()
 
 
 @settings(max_examples=5, deadline=None)

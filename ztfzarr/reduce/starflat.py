@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ztfzarr.errors import StoreError
 from ztfzarr.photometry.catalogue import read_catalogue
 from ztfzarr.photometry.columns import FLAGS
 from ztfzarr.photometry.matching import match_stars
@@ -88,13 +89,14 @@ def reduce_starflat(
     RefusedError
         If the catalogue cannot be read.
     StoreError
-        If there is no such store, it lacks the masters, there is no such scheduler, or sep or pyarrow are not
-        installed.
+        If there is no such store, it lacks the masters, the version is an older ztfzarr's, there is no such
+        scheduler, or sep or pyarrow are not installed.
     """
     require_extra()
     objects, selection, events = open_objects(store), selection or Selection(), events or Events()
     known = None if catalogue is None else read_catalogue(catalogue)
     target = prepare_version(objects, "starflat", version, recipe, default_recipe())
+    _require_bins(target)
     tables = target.recipe["starflat"]["stars"]
     report = Report(target.group)
     photometry = reduce_stars(
@@ -114,6 +116,12 @@ def reduce_starflat(
         _make(objects, target, band, table[table["filter"] == band], known, report)
         events.done()
     return report
+
+
+def _require_bins(version: Version) -> None:
+    """Raise StoreError for a version with other bins of validation, which an older ztfzarr gave it."""
+    if dimension_lengths(version.document)["join"] != len(JOINS) - 1:
+        raise StoreError(f"{version.group} was made by another version of ztfzarr: use another --version")
 
 
 def radii(version: Version) -> tuple[int, ...]:

@@ -226,5 +226,5 @@ def _joins(product: Product, index: int) -> Chart | None:
         for i, ((_, label), y) in enumerate(zip(lines, tables, strict=True), 1)
     ]
     title = "mean m − m̃ by distance to a join of quadrants, mmag"
-    texts = [(np.log10(v), f"{v:g}") for v in (10, 30, 100, 300, 1000)]
+    texts = [(np.log10(v), f"{v:g}") for v in (1, 3, 10, 30, 100, 300, 1000)]
     return chart(title, series, x_label="pixels", y_label=title, x_texts=texts)

@@ -294,7 +294,7 @@ def kind_label_values(kind: str, lengths: Mapping[str, int]) -> dict[str, Any]:
     values: dict[str, Any] = {d: np.linspace(*ends, lengths[d]) for d, ends in edges.items()}
     values |= {
         "brightness": starflat_variables.BRIGHTNESSES,
-        "join": np.sqrt(starflat_variables.JOINS[1:] * starflat_variables.JOINS[:-1]),
+        "join": np.sqrt(starflat_variables.JOINS[1:] * np.maximum(starflat_variables.JOINS[:-1], 1)),
         "radius": np.array(starflat_variables.APERTURES),
         "number": np.arange(NUMBERS),
         "filter": np.array(FILTERS, object),

@@ -13,7 +13,8 @@ CELL: Final = ("filter", "ccd", "quadrant", "cell_y", "cell_x")
 BRIGHTNESS: Final = ("filter", "brightness")
 JOIN: Final = ("filter", "join")
 APERTURES: Final = (6, 12)  # pixels: radii whose maps are compared with that of the recipe
-JOINS: Final = np.geomspace(10, 1600, 12)  # pixels: edges of bins of the distance to the join of quadrants
+# pixels: edges of bins of the distance to the join of quadrants; below 10, CCD-wide apertures alone have stars
+JOINS: Final = np.array([-0.5, 3, *np.geomspace(10, 1600, 12)])
 BRIGHTNESSES: Final = np.arange(-17.75, -4, 0.5)  # instrumental magnitudes, middles of the bins
 
 
