@@ -200,3 +200,12 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
     sheet = Sheet("stars", "v1", {"night": 20200801}, lambda: columns, {}, {}, {})
     (tmp_path / "x.fits").write_bytes(table_content(sheet))
     assert len(fits.getdata(tmp_path / "x.fits", 1)) == 0
+
+
+def test_integers_that_fits_lacks_keep_their_values(tmp_path: Path) -> None:
+    values = {"uint16": [0, 65535], "int8": [-128, 127], "uint8": [0, 255], "int64": [-(2**60), 20200801169199]}
+    columns = {name: SheetColumn(np.array(column, name), "", name) for name, column in values.items()}
+    sheet = Sheet("pocket", "v1", {"night": 20200801}, lambda: columns, {}, {}, {})
+    (tmp_path / "x.fits").write_bytes(table_content(sheet))
+    data = fits.getdata(tmp_path / "x.fits", 1)
+    assert {name: data[name].tolist() for name in values} == values

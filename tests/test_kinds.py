@@ -64,6 +64,7 @@ def test_what_info_says_opens_every_kind(all_kinds: Path, capsys: pytest.Capture
     assert len(names["stars"]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_is_found_named_and_mended_or_refused(
     copy: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -114,6 +115,7 @@ def test_compare_from_a_bucket(
     assert json.loads(here)["differences"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_show(
     all_kinds: Path, url: str, s3: S3, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -147,6 +149,7 @@ def test_export(
         assert fits.FITSDiff(*files, **same).identical, name
 
 
+@pytest.mark.slow
 def test_verify_and_report_from_a_bucket(url: str, s3: S3, all_kinds: Path, tmp_path: Path) -> None:
     assert ran("verify", url, "-q", *s3.arguments) == 0
     pages = []

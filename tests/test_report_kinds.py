@@ -18,7 +18,7 @@ from ztfzarr.report import index_report, night_report
 from ztfzarr.report.night import Drawing, NightPage, night_page
 from ztfzarr.report.pockets import fitted_pockets
 from ztfzarr.report.source import read_products, read_raw
-from ztfzarr.report.starflats import _bright, starflats
+from ztfzarr.report.starflats import _bright, _repeated, starflats
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.products import FILTERS
 
@@ -121,6 +121,8 @@ def test_less_scatter_than_expected_is_no_fault() -> None:
     after, expected = np.array([nan, 2.0, 3.0, 1.0, 9.0]), np.array([1.0, 4.0, 4.0, 4.0, 4.0])
     assert _bright(after, expected) == 0.5
     assert np.isnan(_bright(after, np.full(5, nan)))
+    words = [_repeated(ratio).word for ratio in (0.5, 0.97, 1.17, 1.3, nan)]
+    assert words == ["within", "within", "close", "beyond", "no value"]
 
 
 def test_a_starflat_of_another_night_is_shown_if_science_used_it(copy: Path) -> None:
