@@ -82,9 +82,11 @@ def starflat_of(objects: Objects, recipe: Recipe, kind: str) -> Starflat | None:
         If the store has no such version.
     """
     name = named_starflat(recipe, kind)
+    if name == OFF:
+        return None
     if kind == "science":
         refuse_twice(objects, recipe)
-    return None if name == OFF else Starflat(existing_version(objects, "starflat", name))
+    return Starflat(existing_version(objects, "starflat", name))
 
 
 def refuse_twice(objects: Objects, recipe: Recipe, flats: str = "") -> None:
@@ -100,10 +102,12 @@ def refuse_twice(objects: Objects, recipe: Recipe, flats: str = "") -> None:
         A version of flats that is not made yet.
     """
     name, flat = named_starflat(recipe, "science"), recipe["science"]["flat"]
+    if name == OFF:
+        return
     known = None if flat == flats else find_version(objects, "flat", flat)
     of_flats = recipe if flat == flats else {} if known is None else known.recipe
     within = named_starflat(of_flats, "flat")
-    if OFF not in (name, within):
+    if within != OFF:
         raise RecipeError(
             f"science.starflat is {name}, and flat/{flat} has starflat/{within} in it already (flat.starflat): "
             "expected one of them to be off"
