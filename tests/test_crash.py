@@ -216,7 +216,7 @@ def assert_complete(store: Path, undisturbed: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kills", "seed"),
-    [(25, 1), pytest.param(300, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    [(25, 1), pytest.param(100, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
 )
 def test_killed_at_random_instants(night, night_store, truth_file, tmp_path, kills, seed):
     rng = random.Random(seed)

@@ -203,6 +203,7 @@ def test_fluxes_do_not_depend_on_orientation_unit_or_level(
 
 def test_too_many_stars_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ztfzarr.photometry.detect.PIXEL_STACK", 300)
+    monkeypatch.setattr("ztfzarr.photometry.detect.OF_PIXELS", 10**6)
     with pytest.raises(ValueError, match=r"stars cannot be told apart \(internal pixel buffer full"):
         detect(prepare(*skies.images(skies.field(1e6, 10.0))))
 

@@ -300,10 +300,10 @@ def test_a_raw_file_with_a_changed_pixel(night_store, raw_files, tmp_path, capsy
     status, _, lines = verify(capsys, night_store, path)
     assert status == 1
     assert lines[0] == f"{path}: SHA-256 differs from that of the file that was ingested"
-    differing = [line for line in lines if "pixels differ" in line]
+    differing = [line for line in lines if "1 pixel differs" in line]
     assert len(differing) == 2
-    assert differing[0].startswith(f"{path}: quadrant 2: 1 pixels differ, the first at y 3, x 5: ")
-    assert differing[1].startswith(f"{path}: overscan of quadrant 3: 1 pixels differ, the first at y 69, x 29: ")
+    assert differing[0].startswith(f"{path}: quadrant 2: 1 pixel differs, the first at y 3, x 5: ")
+    assert differing[1].startswith(f"{path}: overscan of quadrant 3: 1 pixel differs, the first at y 69, x 29: ")
     assert differing[1].endswith("expected nan")
 
 
