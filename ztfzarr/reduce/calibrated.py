@@ -66,9 +66,10 @@ class ScienceArray(LazyArray):
     def _fill(self, values: NDArray[Any], shots: list[Picked], where: Where) -> None:
         """Calibrate exposures at once, each of their masters read once: most of the time they wait for a store."""
         choices = [self.calibrator.choose(shot.time, shot.ccd) for shot in shots]
-        with ThreadPoolExecutor(2 * len(shots), thread_name_prefix="ztfzarr-science") as pool:
-            needed = {(image, c.place(image[0])): c for c in choices for image in NEEDS[self.name]}
-            box = self.calibrator.needed(where, (self.name,))
+        needed = {(image, c.place(image[0])): c for c in choices for image in NEEDS[self.name]}
+        box = self.calibrator.needed(where, (self.name,))
+        # A thread for each read of a master and each exposure: with fewer, the last exposures wait for the first.
+        with ThreadPoolExecutor(len(needed) + len(shots), thread_name_prefix="ztfzarr-science") as pool:
             asked = {key: pool.submit(self.calibrator.image, key[0], c, box) for key, c in needed.items()}
 
             def fill(shot: Picked, choice: Choice) -> None:
