@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,14 @@ from ztfzarr.photometry.columns import FLAGS
 from ztfzarr.recipe import default_recipe, read_recipe
 from ztfzarr.reduce.report import Report
 from ztfzarr.reduce.run import reduce
-from ztfzarr.reduce.starflat import measurements_of, starflat_of_table
+from ztfzarr.reduce.starflat import _join_edges, measurements_of, starflat_of_table
 from ztfzarr.reduce.versions import drop
 from ztfzarr.schema import faults
 from ztfzarr.simulate.measurements import StarfieldNight, illumination, simulate_starfield
 from ztfzarr.store.copy_products import copy_products
 from ztfzarr.store.objects import open_objects
 from ztfzarr.store.starflat_tables import mark_starflat
-from ztfzarr.store.versions import Version, prepare_version
+from ztfzarr.store.versions import Version, existing_version, prepare_version
 
 SHAPE = (80, 64)
 SETTINGS = ("starflat.nodes=[3, 4]", "starflat.resamples=4", "starflat.minimum=0.2")
@@ -273,3 +275,15 @@ def test_flags_speak_against_stars():
 
 def test_other_settings_under_a_name_are_refused(store):
     assert ran("starflat", store, "--set", "starflat.floor=0.01", "-q") == 2
+
+
+def test_versions_that_begin_ten_pixels_from_joins_keep_their_bins(store):
+    version = existing_version(open_objects(store), "starflat", "v1")
+    assert _join_edges(version)[[0, 1, 2, -1]] == pytest.approx([-0.5, 3, 10, 1600])
+    older = copy.deepcopy(version.document)
+    for array in older["consolidated_metadata"]["metadata"].values():
+        for axis, name in enumerate(array["dimension_names"]):
+            if name == "join":
+                array["shape"][axis] = array["chunk_grid"]["configuration"]["chunk_shape"][axis] = 11
+    assert faults(older, "starflat") == []
+    np.testing.assert_array_equal(_join_edges(replace(version, document=older)), np.geomspace(10, 1600, 12))

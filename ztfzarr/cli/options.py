@@ -88,7 +88,7 @@ class Kind(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on
         """Return the kind."""
         import difflib
 
-        if value in PRODUCT_KINDS and value not in self.choices:
+        if self._elsewhere and value in PRODUCT_KINDS and value not in self.choices:
             self.fail(f"{value!r} {self._elsewhere}", param, ctx)
         try:
             return super().convert(value, param, ctx)

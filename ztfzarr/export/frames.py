@@ -13,7 +13,7 @@ import xarray as xr
 from ztfzarr.errors import StoreError
 from ztfzarr.recipe import Recipe
 from ztfzarr.reduce.calibrated import open_science, recipe_of_science
-from ztfzarr.starflat.nodes import between_nodes
+from ztfzarr.reduce.starflat_map import at_pixels
 from ztfzarr.store.check import Selection
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.objects import StoreLike, open_objects
@@ -115,12 +115,7 @@ def _starflats(store: StoreLike, version: str, selection: Selection) -> Iterator
 
 def _at_pixels(nodes: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
     """Evaluate a CCD's map and its error at pixels, lazily, beside what they are at nodes."""
-    maps: xr.Dataset = xr.apply_ufunc(
-        between_nodes, nodes[["delta", "error"]].chunk(quadrant=1), kwargs={"shape": shape},
-        input_core_dims=[["cell_y", "cell_x"]], output_core_dims=[["y", "x"]], dask="parallelized",
-        output_dtypes=[np.float32], dask_gufunc_kwargs={"output_sizes": dict(zip("yx", shape, strict=True))},
-        keep_attrs=True,
-    )  # fmt: skip
+    maps = at_pixels(nodes[["delta", "error"]], shape)
     return maps.rename(delta="starflat").assign({f"node_{name}": nodes[name] for name in NODES})
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from ztfzarr.geometry import JOINS, QUADRANTS
+from ztfzarr.kernels.overscan import MAD_TO_SIGMA
 
 SEGMENTS: Final = 48  # of a join: their scatter is its error, to 10 %
 SHORTEST: Final = 24  # pixels of a segment: stars should not fill several
@@ -19,7 +20,6 @@ OUTLIER: Final = 4.0  # sigma, of segments
 ROUNDS: Final = 5  # of clipping; stars' wings are gone after three
 FILLED: Final = 0.25  # of the pixels of a segment: fewer, and it tells nothing
 FEWEST: Final = 4  # segments: fewer, and the join tells nothing
-MAD_TO_SIGMA: Final = 1.4826
 
 Floats = NDArray[np.float64]
 

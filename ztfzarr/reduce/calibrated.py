@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from xarray.core import indexing
 
 from ztfzarr.recipe import Recipe, default_recipe, recipe_for
-from ztfzarr.reduce.amplifier_offsets import Where
 from ztfzarr.reduce.calibrator import KINDS, NEEDS, Calibrator, Choice, Images
 from ztfzarr.reduce.starflat_map import starflat_of
+from ztfzarr.reduce.where import Where
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.lazy import Indices, LazyArray
 from ztfzarr.store.objects import Objects, StoreLike, open_objects

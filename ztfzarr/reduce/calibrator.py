@@ -17,11 +17,12 @@ from ztfzarr.kernels.pixels import calibrate, calibrated_variance, exposure_flag
 from ztfzarr.masters.bits import MASKS
 from ztfzarr.masters.cosmic_rays import candidates
 from ztfzarr.recipe import Recipe
-from ztfzarr.reduce.amplifier_offsets import Where, measured_offsets
+from ztfzarr.reduce.amplifier_offsets import measured_offsets
 from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.settings import cosmic_ray_settings, epochs, overscan_settings, pocket_settings
 from ztfzarr.reduce.shelf import Shelf, open_shelf
 from ztfzarr.reduce.starflat_map import Starflat
+from ztfzarr.reduce.where import Where
 from ztfzarr.steps.linearity import linearity_coefficients
 from ztfzarr.steps.overscan import overscan_flag, overscan_level, overscan_profile
 from ztfzarr.steps.pocket import correct_pocket, overscan_level_with_pocket, pocket_of

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ztfzarr.geometry import CCDS
+from ztfzarr.masters.numbers import MAD_TO_SIGMA
 from ztfzarr.starflat.nodes import Nodes
 from ztfzarr.steps.pocket import PARAMETERS
 from ztfzarr.store.check_products import entry_name, labels_of
@@ -19,10 +21,8 @@ from ztfzarr.store.star_tables import marked, read_table
 from ztfzarr.store.starflat_tables import read_starflat
 from ztfzarr.store.versions import Version, made
 
-MAD_TO_SIGMA: Final = 1.4826
 NEAR: Final = 2.0  # pixels within which two detections in one image are the same star
 EVERY: Final = (0, 99999999)
-CCDS: Final = tuple(range(1, 17))
 NUMBERS: Final = (
     "slope_u", "slope_v", "extinction", "chi2", "half_sample", "bright_faint", "measurements", "stars",
     "catalogue_stars", "rejected",

@@ -19,7 +19,7 @@ from ztfzarr.masters.noise import combined_gain
 from ztfzarr.reduce.fitted_pockets import FittedPockets
 from ztfzarr.reduce.images import read_master
 from ztfzarr.reduce.inputs import Inputs
-from ztfzarr.reduce.lamps import Buffers, Lamp, combine_lamp
+from ztfzarr.reduce.lamps import Buffers, Lamp, combine_lamp, with_quantisation
 from ztfzarr.reduce.parts import Part, encoded_image, in_threads, parts_of, sampled
 from ztfzarr.reduce.provenance import master_provenance
 from ztfzarr.reduce.settings import led_weights, leds_of
@@ -87,6 +87,7 @@ def make_flat(version: Version, bias: Version, inputs: Inputs, threads: int) -> 
         named = ", ".join(map(str, missing))
         raise ValueError(f"no flats of LED {named}: name them in flat.without_leds to do without")
     dark = _dark(version, bias, exposures, inputs)
+    exposures = with_quantisation(version, exposures)
     common = _lamp_tables()
     gains: dict[int, xr.Dataset] = {}
     entries, buffers = [], Buffers()

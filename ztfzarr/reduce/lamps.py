@@ -61,7 +61,7 @@ def combine_lamp(
     version : Version
         Of kind ``flat``, whose recipe is followed.
     exposures : Dataset
-        Raw flats of the LED, (time, ccd 1, …), in time.
+        Raw flats of the LED, (time, ccd 1, …), in time, from :func:`with_quantisation`.
     bias : (ccd, quadrant, y, x) float32, DN
         Master bias.
     noise : (ccd, quadrant), DN
@@ -162,17 +162,28 @@ def _combined(
     return mean, variance, images["count"]
 
 
+def with_quantisation(version: Version, exposures: xr.Dataset) -> xr.Dataset:
+    """Add to flats of a CCD what fpack's steps add to the variance of their pixels (time, ccd, quadrant), DN2."""
+    ccd = int(exposures["ccd"].values[0])
+    numbers = exposures["exposure"].values
+    steps = quantisation_variance(version.objects, numbers, ccd, _rows_of_gain(version))
+    return exposures.assign(quantisation=(("time", "ccd", "quadrant"), steps[:, np.newaxis]))
+
+
+def _rows_of_gain(version: Version) -> slice:
+    """Return the rows of one chunk: ten million pairs of pixels give the gain to 0.1 %."""
+    return slice(0, shard_format(arrays_of(version.document)["flat"]).chunk[-2])
+
+
 def _gain(
     version: Version, exposures: xr.Dataset, frames: Frames, offset: xr.DataArray, noise: xr.DataArray
 ) -> xr.Dataset:
-    """Measure the gain on the rows of one chunk: ten million pairs of pixels give it to 0.1 %."""
+    """Measure the gain on some rows."""
     if frames.counts.sizes["time"] < 2:
         lost = xr.full_like(frames.gain, np.nan)
         return xr.Dataset({"inverse": lost, "error": lost})
-    rows = {"y": slice(0, shard_format(arrays_of(version.document)["flat"]).chunk[-2])}
-    ccd = int(exposures["ccd"].values[0])
-    steps = quantisation_variance(version.objects, exposures["exposure"].values, ccd, rows["y"])
+    rows = {"y": _rows_of_gain(version)}
     part = frames.part(**rows)
     part = dataclasses.replace(part, counts=part.counts.compute())
-    quantisation = noise.copy(data=steps.mean(axis=0)[np.newaxis])
-    return frames_gain(part, offset.isel(rows), noise, quantisation=quantisation)
+    steps = exposures["quantisation"].mean("time")
+    return frames_gain(part, offset.isel(rows), noise, quantisation=steps)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from ztfzarr.geometry import QUADRANTS
 from ztfzarr.masters.bits import MASKS
 from ztfzarr.masters.quality import science_quality
-from ztfzarr.reduce.amplifier_offsets import Where
 from ztfzarr.reduce.calibrator import Calibrator, Choice, Images
 from ztfzarr.reduce.parts import parts_of, sampled
 from ztfzarr.reduce.provenance import science_provenance
 from ztfzarr.reduce.report import Selection
 from ztfzarr.reduce.starflat_map import starflat_of
+from ztfzarr.reduce.where import Where
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.entries import Entry, create_entry, encode_part
 from ztfzarr.store.group import open_raw, read_table

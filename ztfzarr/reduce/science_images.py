@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ztfzarr.reduce.amplifier_offsets import Where
 from ztfzarr.reduce.calibrated import recipe_of_science
 from ztfzarr.reduce.calibrator import Calibrator, Choice
 from ztfzarr.reduce.science import Shot
 from ztfzarr.reduce.starflat_map import starflat_of
+from ztfzarr.reduce.where import Where
 from ztfzarr.store.cube import open_cube
 from ztfzarr.store.group import array_of
 from ztfzarr.store.objects import Objects

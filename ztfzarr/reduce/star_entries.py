@@ -135,7 +135,7 @@ def _measured(bench: _Bench, shot: Shot) -> Iterator[Columns]:
     settings = bench.version.recipe["stars"]
     how = {name: settings[name] for name in ("threshold", "pixels", "mesh")} | {"annulus": (*settings["annulus"],)}
     images = (bench.images.read(shot, quadrant) for quadrant in QUADRANTS)
-    if settings.get("apertures", "quadrant") == "quadrant":  # recipes of versions made before there was a choice
+    if settings["apertures"] == "quadrant":
         yield from (quadrant_stars(*image, **how) for image in images)
     else:
         yield from ccd_stars(*(np.stack(image) for image in zip(*images, strict=True)), **how)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ztfzarr.errors import StoreError
 from ztfzarr.photometry.catalogue import read_catalogue
 from ztfzarr.photometry.columns import FLAGS
 from ztfzarr.photometry.matching import match_stars
@@ -89,14 +88,13 @@ def reduce_starflat(
     RefusedError
         If the catalogue cannot be read.
     StoreError
-        If there is no such store, it lacks the masters, the version is an older ztfzarr's, there is no such
-        scheduler, or sep or pyarrow are not installed.
+        If there is no such store, it lacks the masters, there is no such scheduler, or sep or pyarrow are not
+        installed.
     """
     require_extra()
     objects, selection, events = open_objects(store), selection or Selection(), events or Events()
     known = None if catalogue is None else read_catalogue(catalogue)
     target = prepare_version(objects, "starflat", version, recipe, default_recipe())
-    _require_bins(target)
     tables = target.recipe["starflat"]["stars"]
     report = Report(target.group)
     photometry = reduce_stars(
@@ -116,12 +114,6 @@ def reduce_starflat(
         _make(objects, target, band, table[table["filter"] == band], known, report)
         events.done()
     return report
-
-
-def _require_bins(version: Version) -> None:
-    """Raise StoreError for a version with other bins of validation, which an older ztfzarr gave it."""
-    if dimension_lengths(version.document)["join"] != len(JOINS) - 1:
-        raise StoreError(f"{version.group} was made by another version of ztfzarr: use another --version")
 
 
 def radii(version: Version) -> tuple[int, ...]:
@@ -182,7 +174,7 @@ def starflat_of_table(
     result = plane.fit
     kept = kept_of(fit, measurements)
     results = _map_tables(result, found) | _numbers(result, plane, found, len(measurements))
-    results |= _by_channel(judged(fit, measurements, BRIGHTNESSES, JOINS), settings.nodes)
+    results |= _by_channel(judged(fit, measurements, BRIGHTNESSES, _join_edges(target)), settings.nodes)
     results["radius_difference"] = _other_radii(fit, table, shape, recipe)
     exposures = fit.system.exposures
     nights = table.drop_duplicates("exposure").set_index("exposure")["night"].loc[np.unique(kept.exposure)]
@@ -193,6 +185,11 @@ def starflat_of_table(
         "provenance": starflat_provenance(target, np.unique(kept.exposure), plane.determined, fit.dropped),
     }
     return results, exposures
+
+
+def _join_edges(version: Version) -> NDArray[np.float64]:
+    """Return the edges of a version's bins of the distance to a join: older ones begin at 10 pixels."""
+    return JOINS[-1 - dimension_lengths(version.document)["join"] :]
 
 
 def usable(table: pd.DataFrame, recipe: dict[str, Any]) -> pd.DataFrame:

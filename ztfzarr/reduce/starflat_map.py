@@ -81,7 +81,7 @@ def starflat_of(objects: Objects, recipe: Recipe, kind: str) -> Starflat | None:
     StoreError
         If the store has no such version.
     """
-    name = named_starflat(recipe, kind)
+    name = recipe[kind]["starflat"]
     if name == OFF:
         return None
     if kind == "science":
@@ -101,22 +101,18 @@ def refuse_twice(objects: Objects, recipe: Recipe, flats: str = "") -> None:
     flats : str
         A version of flats that is not made yet.
     """
-    name, flat = named_starflat(recipe, "science"), recipe["science"]["flat"]
+    name, flat = recipe["science"]["starflat"], recipe["science"]["flat"]
     if name == OFF:
         return
     known = None if flat == flats else find_version(objects, "flat", flat)
-    of_flats = recipe if flat == flats else {} if known is None else known.recipe
-    within = named_starflat(of_flats, "flat")
+    if flat != flats and known is None:
+        return  # and there will be no science either
+    within = (recipe if known is None else known.recipe)["flat"]["starflat"]
     if within != OFF:
         raise RecipeError(
             f"science.starflat is {name}, and flat/{flat} has starflat/{within} in it already (flat.starflat): "
             "expected one of them to be off"
         )
-
-
-def named_starflat(recipe: Recipe, kind: str) -> str:
-    """Return the starflat that a recipe names; off in those of versions made before there was the setting."""
-    return str(recipe.get(kind, {}).get("starflat", OFF))
 
 
 def starflat_map(
@@ -158,12 +154,27 @@ def starflat_map(
     dataset = open_version(open_objects(store, storage_options), "starflat", version)
     if filter not in FILTERS or not int(dataset["present"].sel(filter=filter)):
         raise StoreError(f"no starflat/{version} of {filter}: make it with ztfzarr starflat")
-    nodes = dataset["delta"].sel(filter=filter).chunk(ccd=1, quadrant=1)
-    shape = (dataset.sizes["y"], dataset.sizes["x"])
-    result: xr.DataArray = xr.apply_ufunc(
-        between_nodes, nodes, kwargs={"shape": shape},
-        input_core_dims=[["cell_y", "cell_x"]], output_core_dims=[["y", "x"]],
+    delta = at_pixels(dataset[["delta"]].sel(filter=filter), (dataset.sizes["y"], dataset.sizes["x"]))["delta"]
+    return delta.assign_coords({d: dataset[d] for d in ("y", "x")})
+
+
+def at_pixels(nodes: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
+    """Evaluate maps at every pixel, lazily, a chunk a quadrant.
+
+    Parameters
+    ----------
+    nodes : Dataset of (..., quadrant, cell_y, cell_x)
+    shape : (int, int)
+        Rows and columns of a quadrant.
+
+    Returns
+    -------
+    Dataset of (..., quadrant, y, x) float32
+    """
+    maps: xr.Dataset = xr.apply_ufunc(
+        between_nodes, nodes.chunk({d: 1 for d in ("ccd", "quadrant") if d in nodes.dims}),
+        kwargs={"shape": shape}, input_core_dims=[["cell_y", "cell_x"]], output_core_dims=[["y", "x"]],
         dask="parallelized", output_dtypes=[np.float32],
         dask_gufunc_kwargs={"output_sizes": dict(zip("yx", shape, strict=True))}, keep_attrs=True,
     )  # fmt: skip
-    return result.assign_coords({d: dataset[d] for d in ("y", "x")})
+    return maps

@@ -6,7 +6,7 @@ from ztfzarr.errors import RecipeError
 from ztfzarr.geometry import LED_FILTERS
 from ztfzarr.recipe import Recipe, default_recipe, merged
 from ztfzarr.reduce.calibrated import recipe_of_science
-from ztfzarr.reduce.starflat_map import OFF, named_starflat
+from ztfzarr.reduce.starflat_map import OFF
 from ztfzarr.store.objects import Objects
 from ztfzarr.store.products import FILTERS
 from ztfzarr.store.versions import existing_version, made
@@ -35,7 +35,7 @@ def recipe_with_starflat(objects: Objects, kind: str, version: str) -> Recipe:
     stars = existing_version(objects, "stars", starflat.recipe["starflat"]["stars"])
     science = recipe_of_science(objects, stars.recipe["stars"]["science"])
     flat = existing_version(objects, "flat", science["science"]["flat"]).recipe
-    within = {named_starflat(science, "science"), named_starflat(flat, "flat")} - {OFF}
+    within = {science["science"]["starflat"], flat["flat"]["starflat"]} - {OFF}
     if within:
         raise RecipeError(
             f"{starflat.group} was measured through starflat/{within.pop()}: it holds what that one left"

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from ztfzarr.errors import StoreError
+from ztfzarr.masters.numbers import MAD_TO_SIGMA
 from ztfzarr.recipe import differences
 from ztfzarr.reduce.comparing import (
-    MAD_TO_SIGMA,
     pocket_differences,
     star_differences,
     starflat_maps,

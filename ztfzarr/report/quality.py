@@ -70,7 +70,7 @@ def _of_master(
 
 def judged_science(product: Product, night: int) -> Iterator[Judged]:
     """Judge the exposures of the sky of a night: sky and noise filter by filter, the rest together."""
-    offsets = MEASURES["offset"] if product.recipe["science"].get("amplifier_offset", False) else ()
+    offsets = MEASURES["offset"] if product.recipe["science"]["amplifier_offset"] else ()
     yield from _judged_exposures(product, night, MEASURES["sky"], (*MEASURES["science"], *offsets))
 
 

@@ -80,8 +80,7 @@ def _used(products: list[Product], science: Product | None) -> str:
         return "off"
     settings = science.recipe["science"]
     flats = [p.recipe["flat"] for p in products if p.kind == "flat" and p.version.name == settings["flat"]]
-    named = [str(one.get("starflat", "off")) for one in (settings, *flats)]
-    return next((name for name in named if name != "off"), "off")
+    return next((str(one["starflat"]) for one in (settings, *flats) if one["starflat"] != "off"), "off")
 
 
 def _bands(science: Product, night: int) -> set[str]:
