@@ -250,7 +250,7 @@ def _seeds(
 
 @numba.njit(nogil=True, cache=True)
 def _grow(image: Image, noise2: Image, known: Image, kind: Flags, fresh: Flags, threshold: np.float32) -> None:
-    """Add the neighbours of hits that stand out by themselves, and drop those hits that no longer do."""
+    """Add the neighbours of hits that stand out by themselves."""
     few, more = np.empty(49, np.float32), np.empty(49, np.float32)
     before = fresh.copy()
     height, width = image.shape

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -90,21 +93,9 @@ def calibrated_variance(
     """
     require_units(detrended, "DN")
     require_labels(detrended, "ccd", "quadrant")
-    k = (1.0 / levels.reset_coords(drop=True)).astype(np.float32)
-    images = (_alike(v, detrended) for v in (bias["bias"], bias["variance"], flat["flat"], flat["variance"]))
-    result = xr.apply_ufunc(
-        pixel_variance,
-        detrended,
-        *images,
-        k,
-        gain.reset_coords(drop=True).astype(np.float32),
-        read_noise.reset_coords(drop=True).astype(np.float32),
-        join="exact",
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        keep_attrs=False,
-    )
-    return result.rename("variance").assign_attrs(units="DN2", long_name="variance of the calibrated counts")
+    masters = bias["bias"], bias["variance"], flat["flat"], flat["variance"]
+    result = _variance(pixel_variance, detrended, masters, levels, gain, read_noise)
+    return result.assign_attrs(units="DN2", long_name="variance of the calibrated counts")
 
 
 def photon_variance(
@@ -127,12 +118,24 @@ def photon_variance(
     -------
     (time, ccd, quadrant, y, x) float32, DN2. Lazy if ``detrended`` is.
     """
+    result = _variance(own_variance, detrended, (bias, flat), levels, gain, read_noise)
+    return result.assign_attrs(units="DN2", long_name="variance of photons and reading")
+
+
+def _variance(
+    predict: Callable[..., Any],
+    detrended: xr.DataArray,
+    masters: Sequence[xr.DataArray],
+    levels: xr.DataArray,
+    gain: xr.DataArray,
+    read_noise: xr.DataArray,
+) -> xr.DataArray:
+    """Predict a variance pixel by pixel."""
     k = (1.0 / levels.reset_coords(drop=True)).astype(np.float32)
-    images = (_alike(v, detrended) for v in (bias, flat))
-    result = xr.apply_ufunc(
-        own_variance,
+    result: xr.DataArray = xr.apply_ufunc(
+        predict,
         detrended,
-        *images,
+        *(_alike(master, detrended) for master in masters),
         k,
         gain.reset_coords(drop=True).astype(np.float32),
         read_noise.reset_coords(drop=True).astype(np.float32),
@@ -141,7 +144,7 @@ def photon_variance(
         output_dtypes=[np.float32],
         keep_attrs=False,
     )
-    return result.rename("variance").assign_attrs(units="DN2", long_name="variance of photons and reading")
+    return result.rename("variance")
 
 
 def _alike(master: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
